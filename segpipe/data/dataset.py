@@ -4,7 +4,8 @@
 data/images/<key>.<ext>      the images; volumes are .nii.gz
 data/masks/<key>.png         the mask of each image (.nii.gz for volumes); missing for an image without labels
 data/instances/<key>.png     maps of instance ids (.nii.gz for volumes); optional
-data/dataset.yaml            classes: [{name, value, color: [r, g, b]}, ...], ignore: [values], and overlapping: true if classes overlap
+data/dataset.yaml            classes: [{name, value, color: [r, g, b]}, ...], ignore: [values], overlapping: true if classes overlap, and
+                             channels: [names] of images with several channels; optional
 data/samples.csv             columns key, group, split (train, val, test or empty); the file and each row are optional; further
                              columns are metadata
 ```
@@ -20,11 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
-from pydantic import ValidationError
 
 from segpipe.concurrency import map_ahead
 from segpipe.config import DataParams
+from segpipe.data.dataset_file import format_dataset_file, read_dataset_file
 from segpipe.data.images import (
     decode_geometry,
     decode_image_and_nodata,
@@ -36,12 +36,10 @@ from segpipe.data.images import (
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes
-from segpipe.json_models import validation_error
 from segpipe.samples import IGNORE, UNKNOWN, ClassTable, Sample
 
 CLASSES_FILE = "dataset.yaml"
 SAMPLES_FILE = "samples.csv"
-_MAX_CLASSES_BYTES = 1 << 20
 _MAX_TABLE_BYTES = 1 << 28
 _AHEAD_BYTES = 1 << 29
 """The approximate total size of the decoded images that `load_samples` holds at once."""
@@ -77,12 +75,14 @@ class Dataset:
         classes: its class table.
         items: its images, in the order of their keys.
         orphans: mask files without an image.
+        channels: the names of the channels of all images; empty if dataset.yaml names none.
     """
 
     root: Path
     classes: ClassTable
     items: list[Item]
     orphans: list[Path]
+    channels: tuple[str, ...] = ()
 
 
 def load_dataset(data_dir: Path) -> Dataset:
@@ -108,7 +108,8 @@ def load_dataset(data_dir: Path) -> Dataset:
         )
     masks, instances = _by_key(data_dir / "masks"), _by_key(data_dir / "instances")
     rows = read_samples(data_dir / SAMPLES_FILE, images)
-    classes = read_classes(data_dir / CLASSES_FILE)
+    content = read_dataset_file(data_dir / CLASSES_FILE)
+    classes = content.classes
     if classes.overlapping and instances:
         raise DataError(
             "a dataset with overlapping classes cannot have instances, because a pixel may belong to several",
@@ -119,7 +120,7 @@ def load_dataset(data_dir: Path) -> Dataset:
         Item(key, images[key], masks.get(key), instances.get(key), *rows.get(key, (None, None)))
         for key in sorted(images)
     ]
-    return Dataset(data_dir, classes, items, [masks[k] for k in sorted(masks.keys() - images.keys())])
+    return Dataset(data_dir, classes, items, [masks[k] for k in sorted(masks.keys() - images.keys())], content.channels)
 
 
 def _by_key(folder: Path) -> dict[str, Path]:
@@ -220,38 +221,13 @@ def load_samples(
 
 
 def read_classes(path: Path) -> ClassTable:
-    """Read the class table of a dataset.yaml.
-
-    Raises:
-        MissingError: if there is no such file.
-        DataError: if it is not a valid class table.
-    """
-    if not path.exists():
-        raise MissingError(
-            "the class table is missing",
-            where=path,
-            expected="classes: [{name, value, color: [r, g, b]}, ...], ignore: [values]",
-            fix="write it, or import the data with `segpipe data import`, which writes it",
-        )
-    try:
-        content = yaml.safe_load(read_bytes(path, _MAX_CLASSES_BYTES))
-        return ClassTable.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"is not valid YAML: {error}", where=path) from error
-    except ValidationError as error:
-        first = validation_error(error, path, ClassTable)
-        raise DataError(first.what, where=path, found=first.found, expected=first.expected, fix=first.fix) from error
+    """Read the class table of a dataset.yaml; errors as in `segpipe.data.dataset_file.read_dataset_file`."""
+    return read_dataset_file(path).classes
 
 
-def format_classes(classes: ClassTable) -> str:
+def format_classes(classes: ClassTable, channels: tuple[str, ...] = ()) -> str:
     """Return the text of a dataset.yaml."""
-    lines = ["classes:"]
-    for spec in classes.classes:
-        name = yaml.safe_dump(spec.name, default_style='"', allow_unicode=True).strip()
-        lines.append(f"  - {{name: {name}, value: {spec.value}, color: [{', '.join(map(str, spec.color))}]}}")
-    lines.append(f"ignore: [{', '.join(map(str, classes.ignore))}]")
-    lines += ["overlapping: true"] if classes.overlapping else []
-    return "\n".join(lines) + "\n"
+    return format_dataset_file(classes, channels)
 
 
 def format_samples(rows: list[dict[str, str]]) -> str:

@@ -16,6 +16,7 @@ from segpipe.config import DataParams
 from segpipe.data.classes import SourceClasses
 from segpipe.data.formats.source import RawItem
 from segpipe.data.images import (
+    JOINED_SUFFIXES,
     VOLUME_SUFFIXES,
     Geometry,
     decode_geometry,
@@ -23,14 +24,14 @@ from segpipe.data.images import (
     encode_nifti,
     encode_png,
     encode_stack,
-    max_bytes,
+    is_detached,
+    read_image_file,
     read_mask,
     read_size,
     stem_of,
     suffix_of,
 )
 from segpipe.errors import DataError
-from segpipe.files import read_bytes
 from segpipe.progress import track
 
 COPIED_SUFFIXES = (".png", *VOLUME_SUFFIXES)
@@ -106,7 +107,7 @@ def write_items(
 
 def _remove(folder: Path, key: str, item: RawItem) -> None:
     """Remove the image of an item, and what has been written of its labels."""
-    (folder / "images" / f"{key}{suffix_of(item.image)}").unlink(missing_ok=True)
+    (folder / "images" / f"{key}{_written_suffix(item.image)}").unlink(missing_ok=True)
     for name in ("masks", "instances"):
         for suffix in (*COPIED_SUFFIXES, ".tif", ".tiff"):
             (folder / name / f"{key}{suffix}").unlink(missing_ok=True)
@@ -114,9 +115,11 @@ def _remove(folder: Path, key: str, item: RawItem) -> None:
 
 def _write_item(folder: Path, item: RawItem, key: str, classes: SourceClasses, limits: DataParams) -> WriteOutcome:
     outcome = WriteOutcome()
-    image = folder / "images" / f"{key}{suffix_of(item.image)}"
+    image = folder / "images" / f"{key}{_written_suffix(item.image)}"
     try:
-        if item.content is None:
+        if item.content is None and is_detached(item.image):
+            image.write_bytes(read_image_file(item.image, limits))
+        elif item.content is None:
             shutil.copyfile(item.image, image)
         else:
             image.write_bytes(item.content())
@@ -135,6 +138,12 @@ def _write_item(folder: Path, item: RawItem, key: str, classes: SourceClasses, l
     except OSError as error:
         outcome.skipped.append(_unreadable(labels, error))
     return outcome
+
+
+def _written_suffix(path: Path) -> str:
+    """Return the suffix of the file that a file becomes: a header and its data become one file."""
+    suffix = suffix_of(path)
+    return JOINED_SUFFIXES.get(suffix, suffix)
 
 
 def _unreadable(path: Path, error: OSError) -> tuple[str, str]:
@@ -156,13 +165,21 @@ def _write_labels(
         if drawing.instances is not None:
             instances_file.write_bytes(encode_png(drawing.instances))
         outcome.notes = drawing.notes
+    elif item.draw_volume is not None:
+        volume = item.draw_volume()
+        (folder / "masks" / f"{key}.nii.gz").write_bytes(volume.content)
+        if volume.instances is not None:
+            (folder / "instances" / f"{key}.nii.gz").write_bytes(volume.instances)
+        outcome.notes = volume.notes
     elif item.mask is None:
         return
     elif classes.from_instance_ids:
-        content = read_bytes(item.mask, max_bytes(limits))
+        content = read_image_file(item.mask, limits)
         ids, geometry = decode_mask(content, str(item.mask), limits), decode_geometry(content, str(item.mask))
         _write_plane(mask_file, (ids > 0).astype("uint8"), geometry)
         _write_plane(instances_file, ids, geometry)
+    elif is_detached(item.mask):
+        (folder / "masks" / f"{key}{_written_suffix(item.mask)}").write_bytes(read_image_file(item.mask, limits))
     elif suffix_of(item.mask) in COPIED_SUFFIXES:
         shutil.copyfile(item.mask, folder / "masks" / f"{key}{suffix_of(item.mask)}")
     elif (mask := read_mask(item.mask, limits)).ndim == 2:

@@ -134,7 +134,7 @@ def with_reading(options: ImportOptions, reading: Reading) -> ImportOptions:
 
 def _labelled(items: list[RawItem], result: ReadResult, unlabelled: str) -> list[RawItem]:
     """Return the items that are imported: those with labels and, if they are to be kept, those without."""
-    without = [item for item in items if item.mask is None and item.draw is None]
+    without = [item for item in items if not item.is_labelled]
     if not without:
         return items
     text = f"without a mask: {len(without)}, for example {without[0].name}"
@@ -142,7 +142,7 @@ def _labelled(items: list[RawItem], result: ReadResult, unlabelled: str) -> list
         result.notes.append(f"{text}; validation lists them")
         return items
     result.notes.append(f"{text}; left out (--unlabelled keep imports them without labels)")
-    return [item for item in items if item.mask is not None or item.draw is not None]
+    return [item for item in items if item.is_labelled]
 
 
 def _write(
@@ -165,7 +165,7 @@ def _write(
             (folder / name).mkdir()
         outcomes = write_items(folder, items, keys, classes, limits, jobs, options.unlabelled == "keep")
         result.skipped += [entry for outcome in outcomes for entry in outcome.skipped]
-        any_labelled = any(item.mask or item.draw for item in items)
+        any_labelled = any(item.is_labelled for item in items)
         if not any(outcome.image for outcome in outcomes) or (
             any_labelled and not any(outcome.mask for outcome in outcomes)
         ):
@@ -176,7 +176,7 @@ def _write(
             )
         if not any((folder / "instances").iterdir()):
             (folder / "instances").rmdir()
-        (folder / CLASSES_FILE).write_text(format_classes(classes.table), encoding="utf-8")
+        (folder / CLASSES_FILE).write_text(format_classes(classes.table, result.channels), encoding="utf-8")
         rows = _sample_rows(items, keys, outcomes, table)
         if rows:
             (folder / SAMPLES_FILE).write_text(format_samples(rows), encoding="utf-8")
@@ -204,9 +204,12 @@ def _sample_rows(
 
 def _find_classes(result: ReadResult, options: ImportOptions, reader: MaskReader) -> SourceClasses:
     masks = [mask for item in result.items if (mask := item.mask or value_file(item.draw))]
-    if not masks and not any(item.draw for item in result.items):
+    masks += [path for item in result.items if item.draw_volume for path in item.draw_volume.value_files]
+    if not masks and not any(item.draw or item.draw_volume for item in result.items):
         reason = ": ".join(result.skipped[0]) if result.skipped else "only images"
         raise DataError("no masks found", found=reason, expected="masks, which training and evaluation need")
     written = None if result.classes is None else SourceClasses(result.classes, result.classes_from)
     overlapping = bool(options.read.overlapping)
-    return find_classes(masks, written, options.classes, options.ignore, reader, overlapping)
+    classes = find_classes(masks, written, options.classes, options.ignore, reader, overlapping)
+    result.notes += reader.notes()
+    return classes

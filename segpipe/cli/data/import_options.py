@@ -47,6 +47,8 @@ _THRESHOLD = (
 )
 _UNKNOWN = "Pixels of colours that are not in the palette: an error (default), or ignored."
 _EXIF = "Masks fit images as viewers show them, turned by EXIF (apply), or as they are stored (ignore)."
+_CHANNELS = "Channels of images with one file per channel, in order: flair,t1,t1ce,t2."
+_LABEL = "Which file of a case holds the labels: seg."
 _UNLABELLED = "Images without a usable mask are left out (omit), or kept without labels (keep)."
 
 DataFormat = Annotated[str, typer.Option("--format", help=_FORMATS)]
@@ -68,6 +70,8 @@ Kind = Annotated[MaskKind | None, typer.Option("--kind", help=_KIND)]
 Threshold = Annotated[float | None, typer.Option("--threshold", help=_THRESHOLD)]
 UnknownColours = Annotated[Literal["error", "ignore"] | None, typer.Option("--unknown-colours", help=_UNKNOWN)]
 Exif = Annotated[Literal["apply", "ignore"] | None, typer.Option("--exif", help=_EXIF)]
+Channels = Annotated[str | None, typer.Option("--channels", help=_CHANNELS, metavar="NAMES")]
+Label = Annotated[str | None, typer.Option("--label", help=_LABEL, metavar="NAME")]
 Unlabelled = Annotated[Literal["omit", "keep"], typer.Option("--unlabelled", help=_UNLABELLED)]
 Yes = Annotated[bool, typer.Option("--yes", help="Take the first reading where several fit, for scripts.")]
 Table = Annotated[Path | None, typer.Option("--table", help=_TABLE, metavar="FILE", exists=True, dir_okay=False)]
@@ -90,6 +94,8 @@ class SourceOptions:
     threshold: Threshold = None
     exif: Exif = None
     attribute: Attribute = None
+    channels: Channels = None
+    label: Label = None
     overlapping: Overlapping = False
 
 

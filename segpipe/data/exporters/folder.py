@@ -22,7 +22,7 @@ def write_folder(dataset: Dataset, out: Path, limits: DataParams, report: Export
     for item, _ in map_items(partial(_copy, out), dataset.items, report, jobs):
         if item.group or item.split:
             rows.append({"key": item.key, "group": item.group or "", "split": item.split or ""})
-    write_text(out / CLASSES_FILE, format_classes(dataset.classes))
+    write_text(out / CLASSES_FILE, format_classes(dataset.classes, dataset.channels))
     if rows:
         write_text(out / SAMPLES_FILE, format_samples(rows))
 

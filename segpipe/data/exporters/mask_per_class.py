@@ -48,7 +48,7 @@ def write_mask_per_class(
         report.losses += losses
         if item.group or item.split:
             rows.append({"key": item.key, "group": item.group or "", "split": item.split or ""})
-    write_text(out / CLASSES_FILE, format_classes(dataset.classes))
+    write_text(out / CLASSES_FILE, format_classes(dataset.classes, dataset.channels))
     if rows:
         write_text(out / SAMPLES_FILE, format_samples(rows))
 

@@ -86,7 +86,7 @@ def write_nnunet(dataset: Dataset, out: Path, limits: DataParams, report: Export
         written.append(item)
     training = [item for item in written if item.split != "test"]
     content: dict[str, Any] = {
-        "channel_names": _channel_names(channels, ending),
+        "channel_names": _channel_names(channels, ending, dataset.channels),
         "labels": labels,
         "numTraining": len(training),
         "file_ending": ending,
@@ -134,7 +134,9 @@ def _ending(dataset: Dataset) -> str:
     return ".tif" if suffixes & {".tif", ".tiff"} else ".png"
 
 
-def _channel_names(channels: int, ending: str) -> dict[str, str]:
+def _channel_names(channels: int, ending: str, names: tuple[str, ...]) -> dict[str, str]:
+    if len(names) == channels:
+        return {str(k): name for k, name in enumerate(names)}
     colours = channels == 3 and ending != _VOLUME
     return {str(k): "RGB"[k] if colours else f"channel {k}" for k in range(channels)}
 

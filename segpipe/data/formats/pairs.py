@@ -15,7 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_classes, read_samples
+from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_samples
+from segpipe.data.dataset_file import read_dataset_file
 from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.name_pairs import pair_by_core
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
@@ -108,7 +109,8 @@ def read_tables(source: Path, result: ReadResult) -> None:
     """
     if (source / CLASSES_FILE).exists() and not is_yolo_file(source / CLASSES_FILE):
         result.used_files.add(source / CLASSES_FILE)
-        result.classes, result.classes_from = read_classes(source / CLASSES_FILE), CLASSES_FILE
+        content = read_dataset_file(source / CLASSES_FILE)
+        result.classes, result.classes_from, result.channels = content.classes, CLASSES_FILE, content.channels
     if _has_key_column(source / SAMPLES_FILE):
         result.used_files.add(source / SAMPLES_FILE)
         rows = read_samples(source / SAMPLES_FILE, {stem_of(item.image) for item in result.items})

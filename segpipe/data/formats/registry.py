@@ -31,14 +31,18 @@ from segpipe.data.formats.masks.lgg import read_lgg, recognise_lgg
 from segpipe.data.formats.masks.mask_per_class import read_mask_per_class, recognise_mask_per_class
 from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance, recognise_mask_per_instance
 from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_paired_list
-from segpipe.data.formats.masks.paired_names import choices_of_masks, read_paired_names, recognise_paired_names
+from segpipe.data.formats.masks.paired_names import read_paired_names, recognise_paired_names, variants_of_masks
 from segpipe.data.formats.masks.roboflow_masks import read_roboflow_masks, recognise_roboflow_masks
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.readings.reading import Variant
 from segpipe.data.formats.run_length_table import read_run_length_table, recognise_run_length_table
 from segpipe.data.formats.source import MaskKind, ReadOptions, ReadResult
+from segpipe.data.formats.volumes.cases import case_variants, read_cases, recognise_cases
+from segpipe.data.formats.volumes.dicom_series import read_dicom_series, recognise_dicom_series
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
+from segpipe.data.formats.volumes.ome_zarr import ome_zarr_variants, read_ome_zarr, recognise_ome_zarr
 from segpipe.errors import ConfigError, DataError
 
 AUTO = "auto"
@@ -64,9 +68,9 @@ class Format:
         datasets lie side by side, such a layout would take the first one for the whole, so `auto` checks the subfolders.
     has_mask_files: whether its items have files of masks, whose kind is judged from their pixels.
     kind: the kind of mask, if the layout defines it. `auto` then leaves it to the pixels whether a source is read so.
-    choices: returns the options that choose among several masks of the same images, each with what it chooses, in words.
     doubt: returns what speaks against a source that is recognised, and that only the user can confirm; None if nothing does.
     explain: returns the error that tells why a source that looks like this layout cannot be read; None if there is nothing to tell.
+    variants: returns the ways to read its files, if they leave open which of them is the label, or which of several masks is meant.
     """
 
     name: str
@@ -78,9 +82,9 @@ class Format:
     in_subfolders: Literal["no", "one", "all"] = "no"
     has_mask_files: bool = False
     kind: MaskKind | None = None
-    choices: Callable[[SourceProbe, ReadOptions], list[tuple[dict[str, str], str]]] = lambda probe, options: [({}, "")]
     explain: Callable[[SourceProbe], DataError | None] = lambda probe: None
     doubt: Callable[[SourceProbe], str | None] = lambda probe: None
+    variants: Callable[[SourceProbe, ReadOptions], list[Variant]] = lambda probe, options: [Variant()]
 
 
 FORMATS = {
@@ -103,7 +107,7 @@ FORMATS = {
             ("images", "masks", "suffix", *MASK_OPTIONS),
             in_subfolders="all",
             has_mask_files=True,
-            choices=choices_of_masks,
+            variants=variants_of_masks,
         ),
         Format(
             "label-maps",
@@ -215,6 +219,30 @@ FORMATS = {
             read_volumes,
             recognise_volumes,
             ("images", "masks", "suffix", "overlapping"),
+        ),
+        Format(
+            "cases",
+            "CASE/CASE_flair.nii.gz, CASE_t1.nii.gz, CASE_seg.nii.gz (BraTS), also imaging and segmentation (KiTS, LiTS)",
+            read_cases,
+            recognise_cases,
+            ("channels", "label"),
+            rank=0,
+            variants=case_variants,
+        ),
+        Format(
+            "dicom-series",
+            "folders of DICOM slices, one volume per series; labels as DICOM SEG, NIfTI or one mask per slice",
+            read_dicom_series,
+            recognise_dicom_series,
+        ),
+        Format(
+            "ome-zarr",
+            "NAME.ome.zarr with label images in labels/, or images/NAME.zarr and masks/NAME.zarr",
+            read_ome_zarr,
+            recognise_ome_zarr,
+            ("label", "channels", "kind"),
+            rank=0,
+            variants=ome_zarr_variants,
         ),
         Format(
             "labelme",

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,10 @@ class ReadOptions(BaseModel):
     """What masks were drawn on: the images as viewers show them, turned by their EXIF orientation (apply), or as they are stored."""
     attribute: str | None = None
     """The attribute of shapes that holds the class, if an annotation file has several."""
+    channels: str | None = None
+    """The channels of images with one file per channel, by the part of the files' names that tells them apart, comma-separated."""
+    label: str | None = None
+    """The same part of the name of the file that holds the labels."""
     overlapping: bool | None = None
     """True if a pixel may have several classes. None: as the source says, otherwise one class per pixel."""
 
@@ -80,10 +84,36 @@ Draw = Callable[[int, int], Drawing]
 
 
 @dataclass(frozen=True)
+class VolumeDrawing:
+    """The labels of a volume that were drawn.
+
+    content: the bytes of a gzipped NIfTI file of class values.
+    notes: decisions made while drawing, and how often each was made.
+    instances: the same of instance ids; None if the source does not know instances.
+    """
+
+    content: bytes
+    notes: Counter[str] = field(default_factory=Counter)
+    instances: bytes | None = None
+
+
+class DrawVolume(Protocol):
+    """Draws the labels of a volume. Raises DataError if they are broken.
+
+    value_files: mask files in whose values the classes are looked for; empty if the source names the classes.
+    """
+
+    @property
+    def value_files(self) -> tuple[Path, ...]: ...  # noqa: D102
+
+    def __call__(self) -> VolumeDrawing: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
 class RawItem:
     """One image of a source. `name` is its path relative to the source without the ending; the importer derives the key from it.
 
-    Its labels are a file of class values (`mask`), or they are drawn (`draw`), or it has none; never both.
+    Its labels are a file of class values (`mask`), or drawn (`draw`; a volume: `draw_volume`), or it has none; never two of them.
     """
 
     name: str
@@ -93,8 +123,14 @@ class RawItem:
     group: str | None = None
     split: str | None = None
     draw: Draw | None = None
+    draw_volume: DrawVolume | None = None
     content: Callable[[], bytes] | None = None
     """Returns the bytes of the image if no file holds them; `image` then only gives the name."""
+
+    @property
+    def is_labelled(self) -> bool:
+        """True if it has labels, in a file or drawn."""
+        return self.mask is not None or self.draw is not None or self.draw_volume is not None
 
 
 @dataclass
@@ -104,6 +140,7 @@ class ReadResult:
     skipped: (file, reason) for everything that was left out.
     notes: sentences for the user.
     classes_from: where `classes` comes from, in words.
+    channels: the names of the channels of all images; empty if the source does not name them.
     used_files: further files of the source that were read, such as annotations, lists and tables.
     palettes: files of palettes that the reader has found; masks in colours need exactly one.
     """
@@ -115,6 +152,7 @@ class ReadResult:
     classes_from: str = "written in the source"
     used_files: set[Path] = field(default_factory=set)
     palettes: tuple[Path, ...] = ()
+    channels: tuple[str, ...] = ()
 
     def copy(self) -> ReadResult:
         """Return a result with lists of its own."""

@@ -18,18 +18,21 @@ from segpipe.data.images.decode import (
 )
 from segpipe.data.images.encode import encode_png, encode_stack, encode_tiff
 from segpipe.data.images.file_names import SUFFIXES, VOLUME_SUFFIXES, image_files, is_image_file, stem_of, suffix_of
+from segpipe.data.images.formats.detached import JOINED_SUFFIXES, data_file, is_detached, read_image_file
 from segpipe.data.images.geometry import Geometry, align_mask
 from segpipe.data.images.merge import merge_channels
 from segpipe.data.images.nifti import encode_nifti
 from segpipe.data.images.tiff_axes import channel_names
 
 __all__ = [
+    "JOINED_SUFFIXES",
     "SUFFIXES",
     "VOLUME_SUFFIXES",
     "Geometry",
     "align_mask",
     "channel_names",
     "class_values",
+    "data_file",
     "decode_geometry",
     "decode_image",
     "decode_image_and_nodata",
@@ -42,11 +45,13 @@ __all__ = [
     "encode_stack",
     "encode_tiff",
     "image_files",
+    "is_detached",
     "is_image_file",
     "max_bytes",
     "merge_channels",
     "read_aligned_mask",
     "read_image",
+    "read_image_file",
     "read_mask",
     "read_size",
     "read_stored",

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from segpipe.config import DataParams
 from segpipe.data.images.arrays import decode_numpy, is_numpy
-from segpipe.data.images.bounds import RESTORE_FIX, Bounds, max_bytes
+from segpipe.data.images.bounds import RESTORE_FIX, Bounds
+from segpipe.data.images.formats.class_planes import classes_of_planes
+from segpipe.data.images.formats.detached import read_image_file
 from segpipe.data.images.formats.geotiff import nodata_pixels, without_nodata
 from segpipe.data.images.formats.kinds import kind_of
 from segpipe.data.images.geometry import Geometry, align_mask
@@ -17,7 +19,6 @@ from segpipe.data.images.nifti import decode_nifti, is_nifti, nifti_geometry
 from segpipe.data.images.raster import decode_raster, raster_size
 from segpipe.data.images.tiff import decode_tiff, is_tiff
 from segpipe.errors import DataError
-from segpipe.files import read_bytes
 
 Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -40,7 +41,7 @@ def read_image(path: Path, limits: DataParams) -> np.ndarray:
     Raises:
         DataError: if the file is too large, truncated, damaged or not an image.
     """
-    return decode_image(read_bytes(path, max_bytes(limits)), str(path), limits)
+    return decode_image(read_image_file(path, limits), str(path), limits)
 
 
 def decode_image(content: bytes, where: str, limits: DataParams | float) -> np.ndarray:
@@ -80,7 +81,7 @@ def decode_image_and_nodata(
 
 def read_size(path: Path, limits: DataParams) -> tuple[int, ...]:
     """Read the size of an image, (H, W), or volume, (D, H, W); from the header alone if the format allows it."""
-    content = read_bytes(path, max_bytes(limits))
+    content = read_image_file(path, limits)
     if not content or is_nifti(content) or is_tiff(content) or is_numpy(content) or kind_of(content):
         return decode_image(content, str(path), limits).shape[:-1]
     return raster_size(content, str(path), Bounds.from_limits(limits))
@@ -99,7 +100,7 @@ def read_mask(path: Path, limits: DataParams) -> Mask:
     Raises:
         DataError: as for `read_image`, and if the mask has different colour channels, or values that are not integers 0..65535.
     """
-    return decode_mask(read_bytes(path, max_bytes(limits)), str(path), limits)
+    return decode_mask(read_image_file(path, limits), str(path), limits)
 
 
 def read_aligned_mask(path: Path, image: Path, limits: DataParams) -> Mask:
@@ -113,11 +114,11 @@ def read_aligned_mask(path: Path, image: Path, limits: DataParams) -> Mask:
     Raises:
         DataError: as for `read_mask`, and if only one of both states its orientation and that matters.
     """
-    content = read_bytes(path, max_bytes(limits))
+    content = read_image_file(path, limits)
     mask = decode_mask(content, str(path), limits)
     if mask.ndim != 3:
         return mask
-    image_geometry = decode_geometry(read_bytes(image, max_bytes(limits)), str(image))
+    image_geometry = decode_geometry(read_image_file(image, limits), str(image))
     return align_mask(mask, decode_geometry(content, str(path)), image_geometry, str(path))
 
 
@@ -129,6 +130,8 @@ def decode_mask(content: bytes, where: str, limits: DataParams | float) -> Mask:
 def decode_mask_with_notes(content: bytes, where: str, limits: DataParams | float) -> tuple[Mask, list[str]]:
     """Decode a mask as `decode_mask` does, and report conversions."""
     array, notes = _decode(content, where, Bounds.from_limits(limits), indices=True)
+    if array.ndim == 4 and array.shape[-1] > 1:
+        notes.append(f"{array.shape[-1]} volumes of 0 and 1 read as one class each")
     return class_values(array, where), notes
 
 
@@ -140,7 +143,7 @@ def read_stored(path: Path, limits: DataParams) -> np.ndarray:
     Raises:
         DataError: the file is too large, truncated, broken or not an image.
     """
-    return decode_stored(read_bytes(path, max_bytes(limits)), str(path), limits)
+    return decode_stored(read_image_file(path, limits), str(path), limits)
 
 
 def decode_stored(content: bytes, where: str, limits: DataParams) -> np.ndarray:
@@ -155,9 +158,13 @@ def class_values(array: np.ndarray, where: str) -> Mask:
         array: what `read_stored` returns.
         where: the file, for errors.
 
+    A volume with one 0/1 channel per class, of which exactly one is 1 at each voxel (one-hot), gives the number of that channel.
+
     Raises:
         DataError: the channels differ, or the values are not whole numbers from 0 to 65535.
     """
+    if array.ndim == 4 and array.shape[-1] > 1:
+        return classes_of_planes(array, where)
     if any((array[..., c] != array[..., 0]).any() for c in range(1, array.shape[-1])):
         raise DataError(
             "the mask is in colours",

@@ -26,8 +26,8 @@ SUFFIXES = (
 )
 """Endings (lower case) of 2D image files. A TIFF file or an array may also be a volume."""
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
-"""Endings (lower case) of volume files, the longer of two first."""
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".hdr", ".mhd", ".nhdr")
+"""Endings (lower case) of volume files, the longer of two first. The last three are headers, whose data are in another file."""
 
 _MAX_LINK_LENGTH = 4096
 LINK_FIX = "restore the links (git config core.symlinks true, then git checkout -- .), or copy the files in their place"

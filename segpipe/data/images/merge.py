@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.images.bounds import Bounds, max_bytes
+from segpipe.data.images.bounds import Bounds
 from segpipe.data.images.decode import decode_geometry, decode_image
 from segpipe.data.images.encode import encode_tiff
+from segpipe.data.images.formats.detached import read_image_file
 from segpipe.data.images.geometry import Geometry
 from segpipe.data.images.nifti import encode_nifti
 from segpipe.errors import DataError
-from segpipe.files import read_bytes
 
 _TOLERANCE_MM = 1e-3
 """Largest difference of the affines of two channels, in mm: programs store them in 32 bits."""
@@ -36,7 +36,7 @@ def merge_channels(paths: Sequence[Path], limits: DataParams) -> bytes:
     arrays: list[np.ndarray] = []
     first: Geometry | None = None
     for path in paths:
-        content = read_bytes(path, max_bytes(limits))
+        content = read_image_file(path, limits)
         array, geometry = decode_image(content, str(path), limits), decode_geometry(content, str(path))
         if not arrays:
             first = geometry

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.source import RawItem, ReadResult
-from segpipe.data.images import is_image_file, suffix_of
+from segpipe.data.images import data_file, is_image_file, suffix_of
 from segpipe.errors import DataError
 
 HIDDEN = "hidden"
@@ -59,10 +59,11 @@ def count_unused(
     used = {os.path.realpath(path) for path in result.used_files}
     for item in imported:
         used.update(os.path.realpath(path) for path in _paths_of(item))
+    used.update(os.path.realpath(data) for path in list(used) if (data := data_file(Path(path))))
     refused = {os.path.realpath(path) for item in items for path in _paths_of(item)} - used
     folders = {path.rpartition(os.sep)[0] for path in used | refused}
     groups: dict[tuple[str, str], list[str]] = {}
-    for path, known_reason in _all_files(listing, source):
+    for path, known_reason in _all_files(listing, source, used):
         real = os.path.realpath(path)
         if real in used:
             continue
@@ -94,17 +95,18 @@ def _paths_of(value: Any) -> Iterator[Path]:
             yield from _paths_of(part)
 
 
-def _all_files(listing: FolderListing, source: Path) -> Iterator[tuple[Path, str]]:
+def _all_files(listing: FolderListing, source: Path, used: set[str]) -> Iterator[tuple[Path, str]]:
     """Yield every file below a source, with the reason why it is not used if its place or kind is one, else "".
 
-    Links to folders are followed once. A folder that cannot be read is yielded in place of its files.
+    Folders that are used as a whole (OME-Zarr) are left out. Links to folders are followed once.
+    A folder that cannot be read is yielded in place of its files.
     """
     visited: set[str] = set()
     pending = [(source, False)]
     while pending:
         folder, in_hidden = pending.pop()
         real = os.path.realpath(folder)
-        if real in visited:
+        if real in visited or real in used:
             continue
         visited.add(real)
         try:

@@ -62,6 +62,7 @@ def build_manifest(
                 rows[remaining[position]] = row_cache.store(row)
     filled = [row for row in rows if row is not None]
     filled += [describe_orphan(path, dataset.root) for path in dataset.orphans]
+    _name_channels(filled, dataset.channels)
     parts = assign_splits(filled, split)
     for note in imbalances(filled, parts, split):
         say(f"splits of few groups: {note}")
@@ -70,6 +71,13 @@ def build_manifest(
             row["group"] = f"{row['group']} ({part or 'gap'})"  # a group must not be in two splits
         row["split"], row["fold"] = part, fold
     return to_frame(sorted(filled, key=lambda row: (row["key"], row["path"])))
+
+
+def _name_channels(rows: list[Row], channels: tuple[str, ...]) -> None:
+    """Give the channels of images whose files do not name them the names of dataset.yaml, if these are as many."""
+    for row in rows:
+        if not row["channel_names"] and row["channels"] == len(channels) > 0:
+            row["channel_names"] = list(channels)
 
 
 def _file_name(item: Item) -> str:

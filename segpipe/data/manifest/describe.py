@@ -57,17 +57,22 @@ def describe_item(item: Item, root: Path, classes: ClassTable, limits: DataParam
         "instances_path": (decode_mask_with_notes, _describe_instances),
     }
     geometries: dict[str, Geometry | None] = {}
+    nodata: npt.NDArray[np.bool_] | None = None
     for column, (decode, describe) in readers.items():
         if row[column] is None:
             continue
         try:
             array, geometries[column], missing = _load(row, column, root, limits, decode)
-            if column != "path":
+            if column == "path":
+                nodata = missing
+            else:
                 array = align_mask(array, geometries[column], geometries.get("path"), row[column])
-            if column == "path" and missing is not None and not missing.all():
-                row |= describe(array, geometries[column]) | _describe_values(array[~missing][:, None])
+            if column == "mask_path" and nodata is not None and nodata.shape == array.shape:
+                row |= _describe_mask(classes, array, geometries[column], nodata)
             else:
                 row |= describe(array, geometries[column])
+            if column == "path" and missing is not None and not missing.all():
+                row |= _describe_values(array[~missing][:, None])
             del array
         except DataError as error:  # the output of a stage must not contain absolute paths
             relative = DataError(
@@ -156,11 +161,19 @@ def _describe_values(pixels: np.ndarray) -> Row:
     }
 
 
-def _describe_mask(classes: ClassTable, mask: np.ndarray, geometry: Geometry | None) -> Row:
+def _describe_mask(
+    classes: ClassTable, mask: np.ndarray, geometry: Geometry | None, nodata: npt.NDArray[np.bool_] | None = None
+) -> Row:
+    """Measure a mask (H, W) or (D, H, W). Where `nodata` is true, in the same shape, pixels count as ignored, as in training."""
+    filler = None
+    if nodata is not None:
+        filler = _unused_value(mask, classes)
+        mask = np.where(nodata, np.uint16(filler), mask)
     runs = find_runs(mask)
     counts = runs.count_pixels() if runs else histogram(flat_rows(mask, labels=True))
     values = np.flatnonzero(counts)
     pixels, labels = counts[values], classes.encode(values.astype(np.uint16))
+    labels[values == filler] = IGNORE
     unknown = labels == UNKNOWN
     sizes = _component_sizes(classes, mask, runs) if runs else None
     return {
@@ -174,6 +187,12 @@ def _describe_mask(classes: ClassTable, mask: np.ndarray, geometry: Geometry | N
         "unknown_values": json.dumps(dict(zip(values[unknown].tolist(), pixels[unknown].tolist(), strict=True))),
         "smallest_component": int(sizes.min()) if sizes is not None and len(sizes) else None,
     }
+
+
+def _unused_value(mask: np.ndarray, classes: ClassTable) -> int:
+    """Return the largest 16-bit value that neither a mask nor a class table uses."""
+    used = {*np.unique(mask).tolist(), *(spec.value for spec in classes.classes), *classes.ignore}
+    return next(value for value in range(65535, -1, -1) if value not in used)
 
 
 def _component_sizes(classes: ClassTable, mask: np.ndarray, runs: Runs) -> np.ndarray | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from segpipe.config import DataParams
 from segpipe.errors import SegpipeError
-from segpipe.files import read_bytes, write_bytes
+from segpipe.files import write_bytes
 from segpipe.inference.files.earlier_run import Existing, RunRecord
 from segpipe.inference.files.inputs import decode_input
 from segpipe.inference.files.instance_rows import ids_png, instance_rows
@@ -66,11 +66,11 @@ def predict_files(
 
 
 def _predict_file(segmenter: Segmenter, path: Path, out: Path, name: str, limits: DataParams) -> dict[str, Any]:
-    from segpipe.data.images import max_bytes
+    from segpipe.data.images.formats.detached import read_image_file
     from segpipe.data.images.formats.dicom import dicom_files, series_volume
     from segpipe.data.images.formats.geotiff import encode_geotiff, geo_tags
 
-    content = series_volume(dicom_files(path), limits) if path.is_dir() else read_bytes(path, max_bytes(limits))
+    content = series_volume(dicom_files(path), limits) if path.is_dir() else read_image_file(path, limits)
     decoded = decode_input(content, str(path), limits, segmenter.spec)
     image = decoded.image
     try:

@@ -174,6 +174,9 @@ def test_pixels_without_data_count_neither_in_statistics_nor_in_labels(dtype: st
     kept = valid[~missing].astype(np.float64)
     assert (row["minimum"], row["maximum"]) == ([kept.min()], [kept.max()])
     np.testing.assert_allclose([row["mean"][0], row["std"][0]], [kept.mean(), kept.std()], rtol=1e-6)
+    counts = np.bincount(labels[~missing], minlength=2).tolist()
+    assert (row["class_pixels"], row["ignored_pixels"]) == (counts, int(missing.sum()))
+    assert row["unknown_values"] == "{}"
     assert row["notes"] == [f"30.0% of the pixels have no data ({float(nodata):g})"]
     sample = load_sample(item, table, LIMITS)
     assert sample.labels is not None

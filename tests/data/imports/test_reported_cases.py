@@ -9,26 +9,32 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from segpipe.config import DataParams, SplitParams
+from segpipe.data.dataset import load_dataset, load_sample
 from segpipe.data.formats.readings.choose import UnclearSource
 from segpipe.data.images import read_mask
 from segpipe.data.importer import ImportReport
+from segpipe.data.manifest.build import build_manifest
 from segpipe.errors import DataError
+from segpipe.samples import Sample
 from tests.worlds.layouts import LIMITS, import_source, items, mask_of
 
 Read = Callable[..., ImportReport]
+CASES = Path(__file__).resolve().parents[4] / "shared" / "cases"
 
 
 @pytest.fixture
 def cases() -> Path:
     """The folder of the cases. The test is skipped where it is absent."""
-    folder = Path(__file__).resolve().parents[4] / "shared" / "cases"
-    if not folder.is_dir():
+    if not CASES.is_dir():
         pytest.skip("the reported cases (../shared/cases) are not on this machine")
-    return folder
+    return CASES
 
 
 @pytest.fixture
@@ -66,6 +72,13 @@ def pixels(data: Path) -> list[int]:
         ("X10_cvat_xml", "cvat", None, ["background", "leaf"]),
         ("X10c_geojson", "geojson", None, ["background", "Tumor"]),
         ("X13_coco_no_size", "coco", None, ["background", "part"]),
+        ("X08_brats", "cases", None, ["background", "class 1", "class 2"]),
+        ("M04_npy_alone", "folder", "classes", ["background", "foreground"]),
+        ("M07_nifti_4d_label", "volumes", None, ["background", "class 1", "class 2"]),
+        ("T04_other_voxel_order/src", "volumes", None, ["background", "class 1", "class 2"]),
+        ("T04b_mixed_voxel_order", "volumes", None, ["background", "class 1", "class 2"]),
+        ("W19_nifti_sform_pixdim", "volumes", None, ["background", "class 1", "class 2"]),
+        ("W20_geotiff_nodata", "folder", "classes", ["background", "class 1", "class 2"]),
     ],
 )
 def test_the_right_answer(read: Read, data: Path, case: str, layout: str, kind: str | None, names: list[str]) -> None:
@@ -173,3 +186,58 @@ def test_masks_of_labelme_lie_where_they_were_drawn(read: Read, cases: Path, dat
         expected = np.zeros_like(mask_of(item), bool)
         expected[int(y) : int(y) + part.shape[0], int(x) : int(x) + part.shape[1]] = part
         np.testing.assert_array_equal(mask_of(item) > 0, expected)
+
+
+def samples(data: Path) -> dict[str, Sample]:
+    """Return the imported samples by key."""
+    dataset = load_dataset(data)
+    return {item.key: load_sample(item, dataset.classes, DataParams()) for item in dataset.items}
+
+
+def test_a_folder_a_case_has_one_channel_per_file(read: Read, data: Path) -> None:
+    read("X08_brats")
+    assert load_dataset(data).channels == ("flair", "t1", "t1ce", "t2")
+    for key, sample in samples(data).items():
+        for channel, name in enumerate(load_dataset(data).channels):
+            stored = nibabel.load(CASES / "X08_brats" / key / f"{key}_{name}.nii.gz").get_fdata()
+            np.testing.assert_array_equal(sample.image[..., channel], stored.T)
+        np.testing.assert_array_equal(
+            sample.labels, nibabel.load(CASES / "X08_brats" / key / f"{key}_seg.nii.gz").get_fdata().T
+        )
+
+
+def test_volumes_of_labels_are_one_hot(read: Read, data: Path) -> None:
+    report = read("M07_nifti_4d_label")
+    assert "8 masks of 3 volumes of 0 and 1: each volume read as one class" in report.notes
+    for key, sample in samples(data).items():
+        stored = nibabel.load(CASES / "M07_nifti_4d_label/labels" / f"{key}.nii.gz").get_fdata()
+        np.testing.assert_array_equal(sample.labels, stored.argmax(-1).T)
+
+
+def test_the_affine_decides_the_size_of_voxels(read: Read, data: Path) -> None:
+    read("W19_nifti_sform_pixdim")
+    assert {sample.spacing for sample in samples(data).values()} == {(1.0, 0.5, 0.5)}
+    manifest = build_manifest(load_dataset(data), DataParams(), SplitParams(), jobs=1)
+    assert all(any("as the affine says" in note for note in notes) for notes in manifest["notes"])
+
+
+@pytest.mark.parametrize("case", ["T04_other_voxel_order/src", "T04b_mixed_voxel_order"])
+def test_volumes_of_any_voxel_order_are_turned_alike(read: Read, data: Path, case: str) -> None:
+    read(case)
+    for key, sample in samples(data).items():
+        for folder, array in (("images", sample.image[..., 0]), ("labels", sample.labels)):
+            image = nibabel.as_closest_canonical(nibabel.load(CASES / case / folder / f"{key}.nii.gz"))
+            np.testing.assert_array_equal(array, image.get_fdata().T)
+
+
+def test_pixels_without_data_count_in_no_class(read: Read, data: Path) -> None:
+    read("W20_geotiff_nodata")
+    manifest = build_manifest(load_dataset(data), DataParams(), SplitParams(), jobs=1)
+    n_missing = 0
+    for row in manifest.to_dict("records"):
+        missing = (tifffile.imread(CASES / "W20_geotiff_nodata" / row["path"]) == -9999).all(axis=2)
+        mask = mask_of(items(data)[row["key"]])
+        assert row["class_pixels"].tolist() == np.bincount(mask[~missing], minlength=3).tolist()
+        assert row["ignored_pixels"] == missing.sum()
+        n_missing += int(missing.sum())
+    assert n_missing > 0

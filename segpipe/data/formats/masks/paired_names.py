@@ -30,6 +30,7 @@ from segpipe.data.formats.masks.file_sets import (
 from segpipe.data.formats.masks.name_words import MASK_WORDS, preference, role_of, split_of, words_of
 from segpipe.data.formats.masks.palette_files import find_palettes_below
 from segpipe.data.formats.probe import SourceProbe
+from segpipe.data.formats.readings.reading import Evidence, Variant
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import stem_of
 from segpipe.errors import ConfigError, DataError, SegpipeError
@@ -85,19 +86,17 @@ def explain_takeover(probe: SourceProbe) -> str | None:
     return listed(pairs.notes, 3)
 
 
-def choices_of_masks(probe: SourceProbe, options: ReadOptions) -> list[tuple[dict[str, str], str]]:
-    """Return the options that choose among several masks of the same images, each with what it chooses, in words.
-
-    One entry without options if there is nothing to choose.
-    """
+def variants_of_masks(probe: SourceProbe, options: ReadOptions) -> list[Variant]:
+    """Return the options that choose among several masks of the same images; a single variant if there is nothing to choose."""
     try:
-        pairs = find_named_pairs(probe, options)
+        choices = find_named_pairs(probe, options).choices
     except SegpipeError:  # reading the source raises it again
-        return [({}, "")]
-    if not pairs.choices:
-        return [({}, "")]
-    chosen = [({name: value}, f"the masks are {words}") for (name, value), words in pairs.choices.items()]
-    return chosen[:_MAX_CHOICES]
+        choices = {}
+    variants = [
+        Variant(options={name: value}, evidence=(Evidence(text=f"the masks are {words}", origin="names"),))
+        for (name, value), words in choices.items()
+    ]
+    return variants[:_MAX_CHOICES] or [Variant()]
 
 
 def read_paired_names(probe: SourceProbe, options: ReadOptions) -> ReadResult:

@@ -12,7 +12,7 @@ from segpipe.data.formats.pairs import is_yolo_file
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.mask_kinds import read_mask_kinds
 from segpipe.data.formats.readings.orientation import Orientation, read_orientations
-from segpipe.data.formats.readings.reading import Evidence, Reading
+from segpipe.data.formats.readings.reading import Evidence, Reading, Variant
 from segpipe.data.formats.readings.sample import MaskSample
 from segpipe.data.formats.readings.value_kinds import KindReading
 from segpipe.data.formats.registry import Format
@@ -46,21 +46,27 @@ def expand_layout(probe: SourceProbe, layout: Format, reason: str, options: Read
         hints: what the user has said about the classes.
     """
     names = Evidence(text=reason, origin="names")
+    variants = layout.variants(probe, options)
     if not layout.has_mask_files:
-        return [Reading(layout=layout.name, pairing=reason, evidence=(names,))]
-    readings: list[Reading] = []
-    for choice, words in layout.choices(probe, options):
-        evidence = (Evidence(text=words, origin="names"), names) if words else (names,)
-        readings += _expand_choice(probe, layout, evidence, options.model_copy(update=choice), choice, hints)
-    return readings
+        return [
+            Reading(layout=layout.name, pairing=reason, options=dict(v.options), evidence=(names, *v.evidence))
+            for v in variants
+        ]
+    return [
+        reading
+        for variant in variants
+        for reading in _expand_variant(
+            probe, layout, (*variant.evidence, names), options.model_copy(update=variant.options), variant, hints
+        )
+    ]
 
 
-def _expand_choice(
+def _expand_variant(
     probe: SourceProbe,
     layout: Format,
     names: tuple[Evidence, ...],
     options: ReadOptions,
-    choice: dict[str, str],
+    variant: Variant,
     hints: Hints,
 ) -> list[Reading]:
     """Return the readings of a source with a known layout and known mask files."""
@@ -76,7 +82,7 @@ def _expand_choice(
     readings = []
     for kind in kinds:
         for way in ways or [Orientation("", ())]:
-            chosen = choice | ({"exif": way.exif} if way.exif == "ignore" or len(ways) > 1 else {})
+            chosen = variant.options | ({"exif": way.exif} if way.exif == "ignore" or len(ways) > 1 else {})
             readings.append(_reading(layout, kind, (*names, *kind.evidence, *way.evidence), chosen, options))
     return readings
 

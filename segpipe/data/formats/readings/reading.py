@@ -32,6 +32,15 @@ class Evidence(BaseModel):
     """False for evidence against the reading."""
 
 
+class Variant(BaseModel):
+    """One way to read the files of a layout that leaves something open."""
+
+    model_config = ConfigDict(frozen=True)
+    options: dict[str, str] = {}
+    """The options of `segpipe data import` that choose it, by their names without dashes."""
+    evidence: tuple[Evidence, ...] = ()
+
+
 class Reading(BaseModel):
     """One way to read a source."""
 

@@ -66,7 +66,9 @@ def read_nnunet(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     content = read_document(path, _MAX_JSON_BYTES)
     result = ReadResult([], classes_from=DATASET_FILE, used_files={path, source / FOLDS_FILE})
     result.classes = read_labels(content.get("labels"), str(path), result.notes)
-    files = NnunetFiles(probe, path, _file_ending(content, path), _n_channels(content, path), options.limits)
+    names = _channel_names(content, path)
+    result.channels = names if len(names) > 1 and len({name.casefold() for name in names}) == len(names) else ()
+    files = NnunetFiles(probe, path, _file_ending(content, path), len(names), options.limits)
     listed = _listed_cases(content, path)
     training = listed if listed is not None else files.cases_in(TRAINING_IMAGES, "labelsTr", result)
     items = [files.item(case, result) for case in training]
@@ -93,13 +95,15 @@ def _file_ending(content: dict[str, Any], path: Path) -> str | None:
     return ending.lower()
 
 
-def _n_channels(content: dict[str, Any], path: Path) -> int:
+def _channel_names(content: dict[str, Any], path: Path) -> tuple[str, ...]:
+    """Return the names of the channels, in the order of their numbers where the keys are numbers."""
     names = content.get("channel_names", content.get("modality"))
     if not isinstance(names, dict) or not names:
         raise DataError(
             "no channels", where=path, found=names, expected='channel_names: {"0": "CT", ...} (or modality)'
         )
-    return len(names)
+    keys = sorted(names, key=int) if all(str(key).isdecimal() for key in names) else list(names)
+    return tuple(str(names[key]) for key in keys)
 
 
 def _listed_cases(content: dict[str, Any], path: Path) -> list[FileNames] | None:

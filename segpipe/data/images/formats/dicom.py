@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from segpipe.config import DataParams
 from segpipe.data.images.bounds import Bounds, decoder_errors_as_data_errors, max_bytes
 from segpipe.data.images.formats.requirement import require
 from segpipe.data.images.formats.volume_array import LPS_TO_RAS, affine_of, geometry_of
+from segpipe.data.images.geometry import Geometry
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
@@ -65,24 +67,110 @@ def series_volume(paths: Sequence[Path], limits: DataParams) -> bytes:
 
     where = str(paths[0].parent)
     pydicom = require("pydicom", "dicom", where)
-    slices: list[tuple[np.ndarray, Any]] = []
+    planes: dict[Path, np.ndarray] = {}
+    headers: dict[Path, Any] = {}
     bounds = Bounds.from_limits(limits)
     for path in paths:
         with decoder_errors_as_data_errors(str(path)):
-            dataset = pydicom.dcmread(io.BytesIO(read_bytes(path, max_bytes(limits))))
-            array, _ = _pixels(dataset, str(path), bounds)
+            headers[path] = pydicom.dcmread(io.BytesIO(read_bytes(path, max_bytes(limits))))
+            array, _ = _pixels(headers[path], str(path), bounds)
+            del headers[path].PixelData
             bounds.check(where, array.shape[0], array.shape[1], array.shape[2], len(paths))
-            slices.append((array[..., 0], dataset))
+            planes[path] = array[..., 0]
+    grid = series_grid(headers, where)
+    return encode_nifti(grid.geometry.to_canonical(np.stack([planes[path] for path in grid.paths])), grid.geometry)
+
+
+@dataclass(frozen=True)
+class SeriesGrid:
+    """The voxels of a series of parallel slices.
+
+    Attributes:
+        paths: the files of the slices, in the order of their positions.
+        uids: the SOP Instance UID of each slice.
+        positions: (D, 3), the centre of the first pixel of each slice, in mm in LPS.
+        row, column: (3,), the directions along a row and along a column.
+        spacing: the distance between rows and between columns, in mm.
+        gap: the distance between slices, in mm.
+        shape: (D, H, W).
+        geometry: the position of the volume (D, H, W).
+    """
+
+    paths: tuple[Path, ...]
+    uids: tuple[str, ...]
+    positions: np.ndarray
+    row: np.ndarray
+    column: np.ndarray
+    spacing: tuple[float, float]
+    gap: float
+    shape: tuple[int, int, int]
+    geometry: Geometry
+
+
+def series_grid(headers: Mapping[Path, Any], where: str) -> SeriesGrid:
+    """Sort the slices of a series along their normal.
+
+    Args:
+        headers: the data sets of pydicom by file, with or without pixels.
+        where: the name of the series in errors.
+
+    Raises:
+        DataError: the files are not one series of parallel slices of one size at equal distances.
+    """
     with decoder_errors_as_data_errors(where):
-        series = {str(dataset.SeriesInstanceUID) for _, dataset in slices}
-        if len(series) > 1 or len({array.shape for array, _ in slices}) > 1:
+        return _grid(dict(headers), where)
+
+
+def _grid(headers: dict[Path, Any], where: str) -> SeriesGrid:
+    files, slices = list(headers), list(headers.values())
+    series = {str(dataset.SeriesInstanceUID) for dataset in slices}
+    if len(series) > 1 or len({(int(d.Rows), int(d.Columns)) for d in slices}) > 1:
+        raise DataError(
+            "the files are not one series", where=where, found=f"{len(series)} series", expected="one series in a folder",
+            fix="put each series into a folder of its own",
+        )  # fmt: skip
+    along_row, along_column = np.reshape([float(v) for v in slices[0].ImageOrientationPatient], (2, 3))
+    normal = np.cross(along_row, along_column)
+    for path, dataset in headers.items():
+        if not np.allclose([float(v) for v in dataset.ImageOrientationPatient], [*along_row, *along_column], atol=1e-4):
             raise DataError(
-                "the files are not one series", where=where, found=f"{len(series)} series", expected="one series in a folder",
-                fix="put each series into a folder of its own",
+                "the slices are not parallel", where=where, found=f"{files[0].name} and {path.name}",
+                fix="leave out scouts and other series",
             )  # fmt: skip
-        volume, affine = _stack(slices, where)
-        geometry = geometry_of(LPS_TO_RAS @ affine, (volume.shape[2], volume.shape[1], volume.shape[0]), where)
-    return encode_nifti(geometry.to_canonical(volume), geometry)
+    positions = np.array([[float(v) for v in dataset.ImagePositionPatient] for dataset in slices])
+    order = np.argsort(positions @ normal, kind="stable")
+    files, positions = [files[index] for index in order], positions[order]
+    gap = _gap(files, positions @ normal, float(slices[0].get("SliceThickness", 0) or 0), where)
+    row_spacing, column_spacing = (float(v) for v in slices[0].PixelSpacing)  # between rows, between columns
+    step = (positions[-1] - positions[0]) / (len(files) - 1) if len(files) > 1 else gap * normal
+    affine = affine_of(np.stack([along_row * column_spacing, along_column * row_spacing, step]), positions[0])
+    depth, height, width = len(files), int(slices[0].Rows), int(slices[0].Columns)
+    return SeriesGrid(
+        tuple(files), tuple(str(slices[index].get("SOPInstanceUID", "")) for index in order), positions, along_row,
+        along_column, (row_spacing, column_spacing), gap, (depth, height, width),
+        geometry_of(LPS_TO_RAS @ affine, (width, height, depth), where),
+    )  # fmt: skip
+
+
+def _gap(files: list[Path], heights: np.ndarray, thickness: float, where: str) -> float:
+    """Return the distance between slices, given their heights along the normal in ascending order, all in mm."""
+    gaps = np.diff(heights)
+    gap = float(np.median(gaps)) if len(gaps) else thickness
+    if len(gaps) and gaps.min() <= _GAP_TOLERANCE * max(gap, 1e-6):
+        first = int(gaps.argmin())
+        raise DataError(
+            "two slices lie at one position", where=where, found=f"{files[first].name} and {files[first + 1].name}",
+            expected="one slice at each position", fix="put each time point or phase into a folder of its own",
+        )  # fmt: skip
+    if gap <= 0 or (len(gaps) and np.abs(gaps - gap).max() > _GAP_TOLERANCE * gap):
+        worst = int(np.abs(gaps - gap).argmax()) if len(gaps) else 0
+        between = f", the most unequal between {files[worst].name} and {files[worst + 1].name}" if len(gaps) else ""
+        raise DataError(
+            "slices are missing, or not at equal distances", where=where,
+            found=f"distances from {gaps.min(initial=gap):g} to {gaps.max(initial=gap):g} mm{between}",
+            expected=f"{gap:g} mm", fix="restore the missing files",
+        )  # fmt: skip
+    return gap
 
 
 def dicom_files(folder: Path) -> list[Path]:
@@ -118,26 +206,3 @@ def _pixels(dataset: Any, where: str, bounds: Bounds) -> tuple[np.ndarray, list[
         array = (array.astype(np.float64) * slope + intercept).astype(np.float32)
         notes.append(f"values scaled as the header says: {slope:g} x value + {intercept:g}")
     return array, notes
-
-
-def _stack(slices: list[tuple[np.ndarray, Any]], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Sort slices along their normal; return the volume (D, H, W) and its affine (4, 4) to mm in LPS."""
-    along_row, along_column = np.reshape([float(v) for v in slices[0][1].ImageOrientationPatient], (2, 3))
-    normal = np.cross(along_row, along_column)
-    positions = np.array([[float(v) for v in dataset.ImagePositionPatient] for _, dataset in slices])
-    for _, dataset in slices:
-        if not np.allclose([float(v) for v in dataset.ImageOrientationPatient], [*along_row, *along_column], atol=1e-4):
-            raise DataError("the slices are not parallel", where=where, fix="leave out scouts and other series")
-    order = np.argsort(positions @ normal, kind="stable")
-    gaps = np.diff((positions @ normal)[order])
-    gap = float(np.median(gaps)) if len(gaps) else float(slices[0][1].get("SliceThickness", 0) or 0)
-    if gap <= 0 or (len(gaps) and np.abs(gaps - gap).max() > _GAP_TOLERANCE * gap):
-        raise DataError(
-            "slices are missing, or not at equal distances", where=where,
-            found=f"distances from {gaps.min(initial=gap):g} to {gaps.max(initial=gap):g} mm", expected=f"{gap:g} mm",
-            fix="restore the missing files",
-        )  # fmt: skip
-    row_spacing, column_spacing = (float(v) for v in slices[0][1].PixelSpacing)  # between rows, between columns
-    step = (positions[order[-1]] - positions[order[0]]) / max(1, len(order) - 1) if len(order) > 1 else gap * normal
-    affine = affine_of(np.stack([along_row * column_spacing, along_column * row_spacing, step]), positions[order[0]])
-    return np.stack([slices[index][0] for index in order]), affine

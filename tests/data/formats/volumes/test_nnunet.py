@@ -221,7 +221,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     "a name twice": (MSD | {"labels": {"0": "a", "1": "a"}}, "two labels with the same name"),
     "an empty name": (V2 | {"labels": {"background": 0, "": 1}}, "not a valid class table"),
     "no channels": ({"labels": V2["labels"]}, "no channels"),
-    "an ending of another kind": (V2 | {"file_ending": ".mhd"}, "file_ending that is not supported"),
+    "an ending of another kind": (V2 | {"file_ending": ".mnc"}, "file_ending that is not supported"),
     "not a pair": (MSD | {"training": ["a.nii.gz"]}, r"training\[0\]"),
     "a case without a label": (V2 | {"dataset": {"a": {"images": ["a.nii.gz"]}}}, r"dataset\.a"),
     "out of the folder": (MSD | {"training": [{"image": "../a.nii.gz", "label": "b.nii.gz"}]}, "outside its folder"),

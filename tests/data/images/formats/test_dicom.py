@@ -87,7 +87,8 @@ def test_incomplete_and_mixed_series_are_refused(tmp_path: Path) -> None:
     for number in (0, 1, 3, 4):
         (tmp_path / f"{number}.dcm").write_bytes(slice_bytes(np.zeros((9, 9)), (0, 0, 2.0 * number)))
     with pytest.raises(
-        DataError, match=r"slices are missing, or not at equal distances .*from 2 to 4 mm, expected 2 mm"
+        DataError,
+        match=r"slices are missing, or not at equal distances .*from 2 to 4 mm, the most unequal between 1.dcm and 3.dcm, expected 2 mm",
     ):
         series_volume(dicom_files(tmp_path), LIMITS)
     (tmp_path / "3.dcm").write_bytes(slice_bytes(np.zeros((9, 9)), (0, 0, 4), series="1.2.3"))
