@@ -234,6 +234,7 @@ FORMATS = {
             "folders of DICOM slices, one volume per series; labels as DICOM SEG, NIfTI or one mask per slice",
             read_dicom_series,
             recognise_dicom_series,
+            rank=0,
         ),
         Format(
             "ome-zarr",
