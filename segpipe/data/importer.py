@@ -21,7 +21,15 @@ from segpipe.data.formats.recognise import collect_readings
 from segpipe.data.formats.registry import AUTO
 from segpipe.data.formats.source import RawItem, ReadResult
 from segpipe.data.import_writer import WriteOutcome, write_items
-from segpipe.data.imports.items import find_image_table, unique_keys, with_all_splits, with_assignments, with_groups
+from segpipe.data.imports.image_channels import with_equal_channels
+from segpipe.data.imports.items import (
+    find_image_table,
+    unique_keys,
+    with_all_splits,
+    with_assignments,
+    with_folder_groups,
+    with_groups,
+)
 from segpipe.data.imports.options import ImportOptions
 from segpipe.data.imports.report import IMPORT_FILE, ImportRecord, ImportReport
 from segpipe.data.imports.unused_files import UnusedFiles, count_unused
@@ -75,10 +83,13 @@ def import_dataset(
             expected=f"a dataset of format {reading.layout}",
         )
     table = find_image_table(source, options.table, result)
-    assigned = with_assignments(result, table, options.group is None) if table else result
-    items = with_all_splits(with_groups(assigned, options.group), result.notes)
+    has_groups = options.group is not None or options.group_from_folder
+    assigned = with_assignments(result, table, not has_groups) if table else result
+    grouped = with_folder_groups(assigned) if options.group_from_folder else with_groups(assigned, options.group)
+    items = with_all_splits(grouped, result.notes)
     classes = _find_classes(result, options, probe.mask_reader(limits))
     items = _labelled(items, result, options.unlabelled)
+    items = with_equal_channels(items, options.to, limits, result)
     if classes.table.overlapping and any(item.instances for item in items):
         items = [replace(item, instances=None) for item in items]
         result.notes.append("instances/ is left out: if classes overlap, a pixel may belong to several instances")

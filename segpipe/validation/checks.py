@@ -149,7 +149,8 @@ CHECKS = (
     ),
     Check(
         "same_channels", "error", "image", "All images have the same number of channels", *_equal("channels", "usual_channels"),
-        found="{channels} channel(s)", expected="{usual_channels}, like most images", fix="convert the image to as many channels",
+        found="{channels} channel(s)", expected="{usual_channels}, like most images",
+        fix="convert the image to as many channels; if grey and colour images are mixed, import them again with --to rgb or --to grey",
     ),
     Check(
         "same_dtype", "error", "image", "All images have the same number type", *_equal("dtype", "usual_dtype"),

@@ -10,10 +10,8 @@ import typer
 
 from segpipe.cli.data.import_ import import_data
 from segpipe.cli.data.import_options import (
-    Group,
     SourceOptions,
     Table,
-    Unlabelled,
     Yes,
     import_options,
     with_source_options,
@@ -30,8 +28,6 @@ def init(
     ] = None,
     *,
     source_options: SourceOptions,
-    group: Group = None,
-    unlabelled: Unlabelled = "omit",
     table: Table = None,
     yes: Yes = False,
 ) -> None:
@@ -52,7 +48,7 @@ def init(
     if data is not None:
         _check_no_data(root, data.resolve())
         command = shlex.join(["segpipe", "init", str(directory), "--data", str(data)])
-        options = import_options(command, source_options, group, unlabelled, table=table, yes=yes)
+        options = import_options(command, source_options, table=table, yes=yes)
         with lock(root):
             import_data(root, data.resolve(), source_options.format, options)
             commit_staged(root, "Labelled images")

@@ -10,7 +10,7 @@ from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.pairs import find_pairs
 from segpipe.data.formats.readings.mask_kinds import sample_items
 from segpipe.data.formats.readings.sample import MaskSample
-from segpipe.data.formats.source import NO_OPTIONS, RawItem, ReadOptions, ReadResult
+from segpipe.data.formats.source import NO_OPTIONS, PAIRING_FIELDS, RawItem, ReadOptions, ReadResult
 from segpipe.data.mask_content import MaskReader
 from segpipe.errors import SegpipeError
 
@@ -42,7 +42,7 @@ class SourceProbe:
 
         The result is a copy that the caller may change.
         """
-        key = (options.images, options.masks, options.suffix)
+        key = tuple(getattr(options, name) for name in PAIRING_FIELDS)
         if key not in self._pairs:
             try:
                 self._pairs[key] = find_pairs(self.listing, self.source, options)

@@ -68,25 +68,27 @@ def collect_readings(
 
 
 def _named_folders(probe: SourceProbe, options: ReadOptions, hints: Hints) -> list[Reading]:
-    """Return the readings of a source whose folder of masks the user has named; none if the user has not.
+    """Return the readings of a source whose masks the user has named by folder, prefix or pattern; none if the user has not.
 
     Raises:
         DataError: as `SourceProbe.pairs`.
         ConfigError: as `SourceProbe.pairs`.
     """
-    if not (options.masks and (probe.source / options.masks).is_dir()):
+    names_folder = options.masks is not None and (probe.source / options.masks).is_dir()
+    if not (names_folder or options.prefix or options.pattern or options.mask_pattern):
         return []
     items = [item for item in probe.pairs(options).items if item.mask]
+    reason = "the named folders" if names_folder else "; ".join(probe.pairs(options).notes)
     if any(item.mask and suffix_of(item.mask) in VOLUME_SUFFIXES for item in items):
         return [
             Reading(
                 layout="volumes",
-                evidence=(Evidence(text="the named folders hold NIfTI volumes", origin="names"),),
+                evidence=(Evidence(text=f"{reason} hold NIfTI volumes", origin="names"),),
             )
         ]
     if not set(options.names_set()) <= set(FORMATS["folder"].options) or not items:
         return []
-    return expand_layout(probe, FORMATS["folder"], "the named folders", options, hints)
+    return expand_layout(probe, FORMATS["folder"], reason, options, hints)
 
 
 def _unrecognised(probe: SourceProbe, options: ReadOptions, candidates: list[Format]) -> DataError:

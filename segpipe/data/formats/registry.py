@@ -22,7 +22,7 @@ from segpipe.data.formats.masks.mask_per_instance import read_mask_per_instance,
 from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_paired_list
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.source import MaskKind, ReadOptions, ReadResult
+from segpipe.data.formats.source import PAIRING_FIELDS, MaskKind, ReadOptions, ReadResult
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.errors import ConfigError, DataError
@@ -72,7 +72,7 @@ FORMATS = {
             "images/ and masks/ with equal file names; also under train/, val/, test/",
             read_folder,
             recognise_folder,
-            ("images", "masks", "suffix", "overlapping", *MASK_OPTIONS),
+            (*PAIRING_FIELDS, "overlapping", *MASK_OPTIONS),
             has_mask_files=True,
             explain=explain_folder,
         ),
@@ -81,7 +81,7 @@ FORMATS = {
             "images/ and masks/ of instance ids (8 or 16 bits), one class for all instances",
             read_folder,
             recognise_folder,
-            ("images", "masks", "suffix", *COMMON_OPTIONS),
+            (*PAIRING_FIELDS, *COMMON_OPTIONS),
             kind="instances",
             has_mask_files=True,
         ),
@@ -90,7 +90,7 @@ FORMATS = {
             "images/ and masks/ in RGB, and a palette: labelmap.txt, label_colors.txt, palette.csv or --palette",
             read_folder,
             recognise_folder,
-            ("images", "masks", "suffix", "palette", "tolerance", "unknown_colours", *COMMON_OPTIONS),
+            (*PAIRING_FIELDS, "palette", "tolerance", "unknown_colours", *COMMON_OPTIONS),
             kind="colours",
             has_mask_files=True,
         ),
@@ -178,7 +178,7 @@ FORMATS = {
             "images/ and labels/ (or imagesTr/, labelsTr/) of NIfTI volumes with equal file names",
             read_volumes,
             recognise_volumes,
-            ("images", "masks", "suffix", "overlapping"),
+            (*PAIRING_FIELDS, "overlapping"),
         ),
         Format(
             "labelme",
