@@ -60,8 +60,13 @@ def with_equal_channels(items: list[RawItem], to: To | None, limits: DataParams,
 def _note(kinds: list[To | None], to: To) -> str:
     grey, colour = kinds.count("grey"), kinds.count("rgb")
     if to == "rgb":
-        return f"{grey} grey images are stored as RGB (three equal channels), like {colour} colour images; --to grey stores all as grey"
-    return f"{colour} images of three channels are stored as grey, like {grey} grey images; --to rgb stores all as RGB"
+        return (
+            f"grey images that are stored as RGB (three equal channels), like the {colour} in colours: {grey}; "
+            "--to grey stores all as grey"
+        )
+    return (
+        f"images of three channels that are stored as grey, like the other {grey}: {colour}; --to rgb stores all as RGB"
+    )
 
 
 def _stored_kind(item: RawItem) -> To | None:
