@@ -151,7 +151,7 @@ def test_a_catastrophic_expression_does_not_hang(source: Path, data: Path, expre
     if option == "pattern":
         given = {"read": {"pattern": f"images/{expression[1:]}", "mask_pattern": "(zzz)"}}
     start = time.monotonic()
-    with pytest.raises((ConfigError, DataError), match="takes too long|matches no image|no image and mask are paired"):
+    with pytest.raises((ConfigError, DataError), match=r"takes too long|matches no image|no image and mask are paired"):
         import_source(source, data, **given)
     assert time.monotonic() - start < 30
 

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from segpipe.config import DataParams
+from segpipe.data.dataset import load_dataset
+from segpipe.data.exporters.registry import export_dataset
 from segpipe.data.formats.readings.choose import UnclearSource
+from segpipe.data.images import read_image
 from segpipe.data.importer import ImportReport
 from segpipe.errors import DataError
 from tests.worlds.layouts import import_source, items, mask_of
@@ -88,3 +93,25 @@ def test_files_that_are_not_read_are_counted(read: Read) -> None:
     report = read("W13_unread_kinds_lost_npy")
     unused = sum(group.files for group in report.unused)
     assert unused + 2 * report.images == 24
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "folder", "nnunet"])
+def test_exports_of_turned_images_fit_their_masks(read: Read, data: Path, tmp_path: Path, format: str) -> None:
+    read("W16_export_of_turned_jpeg")
+    export_dataset(load_dataset(data), tmp_path / "out", format, DataParams())
+    folder = tmp_path / "out" / {"voc": "JPEGImages", "nnunet": "imagesTr"}.get(format, "images")
+    masks = {key: mask_of(item).shape for key, item in items(data).items()}
+    for path in folder.iterdir():
+        with Image.open(path) as image:
+            assert (
+                image.size[::-1] == masks[path.stem.removesuffix("_0000").removesuffix("_0001").removesuffix("_0002")]
+            )
+            assert image.getexif().get(0x0112, 1) == 1
+
+
+def test_grey_images_among_colour_ones_become_rgb(read: Read, data: Path) -> None:
+    report = read("X09_grey_among_colour")
+    assert {read_image(item.image, DataParams()).shape[2] for item in items(data).values()} == {3}
+    assert any("grey images that are stored as RGB" in note and ": 2;" in note for note in report.notes)
+    read("X09_grey_among_colour", to="grey", replace=True)
+    assert {read_image(item.image, DataParams()).shape[2] for item in items(data).values()} == {1}
