@@ -31,6 +31,7 @@ from segpipe.data.imports.items import (
     with_groups,
 )
 from segpipe.data.imports.options import ImportOptions
+from segpipe.data.imports.palettes_agree import check_palettes
 from segpipe.data.imports.report import IMPORT_FILE, ImportRecord, ImportReport
 from segpipe.data.imports.unused_files import UnusedFiles, count_unused
 from segpipe.data.mask_content import MaskReader
@@ -70,11 +71,13 @@ def import_dataset(
     limits = limits or DataParams()
     probe = SourceProbe(source)
     reading = read_source(probe, format, options, limits)
-    options = with_reading(options, reading)
+    user_options, options = options, with_reading(options, reading)
     read_options = options.read.model_copy(update={"limits": limits})
     options = options.model_copy(update={"read": read_options})
     recognised = reading.pairing if format == AUTO else None
     result = read_as(probe, reading, read_options)
+    if _values_decide(reading, result, explicit=user_options.read.kind is not None):
+        check_palettes(source, result.items, probe.mask_reader(limits), _advised_command(source, options))
     if not result.items:
         raise DataError(
             "no images found",
@@ -116,6 +119,16 @@ def import_dataset(
     )
 
 
+def _values_decide(reading: Reading, result: ReadResult, explicit: bool) -> bool:
+    """Return whether mask files hold class values, although neither the user nor a class table of the source says so."""
+    return reading.kind == "classes" and result.classes is None and not explicit
+
+
+def _advised_command(source: Path, options: ImportOptions) -> str:
+    """Return the command that errors advise, without the options that choose a reading."""
+    return options.command or shlex.join(["segpipe", "data", "import", str(source)])
+
+
 def read_source(probe: SourceProbe, format: str, options: ImportOptions, limits: DataParams) -> Reading:
     """Return the reading of a source that the import takes.
 
@@ -132,7 +145,7 @@ def read_source(probe: SourceProbe, format: str, options: ImportOptions, limits:
     """
     read_options = options.read.model_copy(update={"limits": limits})
     readings = collect_readings(probe, read_options, Hints(options.classes, tuple(options.ignore)), format)
-    prefix = options.command or f"segpipe data import {shlex.quote(str(probe.source))}"
+    prefix = _advised_command(probe.source, options)
     return choose_reading(probe.source, readings, prefix, options.yes)
 
 

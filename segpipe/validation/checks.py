@@ -173,6 +173,11 @@ CHECKS = (
         fix="add images, or move some with samples.csv (key,group,split), or change `split` in params.yaml",
     ),
     Check(
+        "split_sizes", "warning", "split", "No split has only one or two images", *_at_most("few", 0),
+        found="{subject} has {images} of {total} images", expected="at least 3: one or two images neither choose nor measure a model",
+        fix="divide the images into more groups, or assign groups to splits with samples.csv (key,group,split)",
+    ),
+    Check(
         "classes_in_train", "error", "class", "Every class is in the training split", *_at_most("unseen", 0),
         found="class {subject} is in val or test ({unseen} pixels), but not in train", expected="every class in train",
         fix="add training images of it, move some with samples.csv, or try another `split.seed` in params.yaml",

@@ -236,13 +236,19 @@ def _sum_pixels(rows: pd.DataFrame, n_classes: int) -> np.ndarray:
     return sum((np.asarray(pixels, np.int64) for pixels in rows["class_pixels"]), np.zeros(n_classes, np.int64))
 
 
+_FEW_IMAGES, _MANY_IMAGES = 3, 20
+"""A split with fewer images than the first number is reported, in data of at least as many images as the second."""
+
+
 def split_frame(manifest: pd.DataFrame, min_images: int) -> pd.DataFrame:
     """Make the frame of splits. min_images: the smallest number of images of a split."""
     import pandas as pd
 
     counts = manifest.loc[usable(manifest), "split"].value_counts()
     frame = pd.DataFrame({"subject": SPLITS, "images": [int(counts.get(split, 0)) for split in SPLITS]})
-    frame["least"] = min_images
+    frame["least"], frame["total"] = min_images, int(frame["images"].sum())
+    is_small = (frame["images"] < _FEW_IMAGES) & (frame["total"] >= _MANY_IMAGES) & (frame["images"] > 0)
+    frame["few"] = is_small.astype(int)
     frame["enough"], frame["yes"] = frame["images"] >= min_images, True
     return frame
 

@@ -57,14 +57,17 @@ class SourceProbe:
         """Return the reader that keeps the content of each mask that it has decoded within these limits."""
         return self._readers.setdefault(limits, MaskReader(limits))
 
-    def sample(self, items: Sequence[RawItem], ignored: Sequence[int] = ()) -> MaskSample:
+    def sample(
+        self, items: Sequence[RawItem], ignored: Sequence[int] = (), limits: DataParams | None = None
+    ) -> MaskSample:
         """Return the sample of mask files of these items by whose pixels the source is judged; volumes are not among them.
 
         Args:
             items: the items of the source.
             ignored: values that the user ignores.
+            limits: limits on file sizes; by default those of an empty params.yaml.
         """
-        return MaskSample(sample_items(items, self.listing), self.mask_reader(DataParams()), ignored)
+        return MaskSample(sample_items(items, self.listing), self.mask_reader(limits or DataParams()), ignored)
 
     def sample_items(self, items: Sequence[RawItem]) -> list[RawItem]:
         """Return the items whose masks are in the sample."""

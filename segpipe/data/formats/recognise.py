@@ -46,10 +46,8 @@ def collect_readings(
         return expand_layout(probe, layout, layout.recognise(probe) or f"--format {format}", options, hints)
     if named := _named_folders(probe, options, hints):
         return named
-    candidates = [format for format in FORMATS.values() if set(options.names_set()) <= set(format.options)]
-    reasons = {
-        format.name: reason for format in candidates if format.kind is None and (reason := format.recognise(probe))
-    }
+    candidates = _candidates(options)
+    reasons = fitting_layouts(probe, options)
     if not reasons:
         raise _unrecognised(probe, options, candidates)
     ranks = sorted({FORMATS[name].rank for name in reasons})
@@ -65,6 +63,24 @@ def collect_readings(
             readings = [r.model_copy(update={"pairing": r.pairing + also}) for r in readings]
             break
     return sorted(readings, key=lambda reading: reading.is_doubtful)
+
+
+def fitting_layouts(probe: SourceProbe, options: ReadOptions) -> dict[str, str]:
+    """Return the layouts of any rank that a source has, each with the reason in words.
+
+    Args:
+        probe: the source.
+        options: the user's options; only layouts that use all of them are considered.
+    """
+    return {
+        format.name: reason
+        for format in _candidates(options)
+        if format.kind is None and (reason := format.recognise(probe))
+    }
+
+
+def _candidates(options: ReadOptions) -> list[Format]:
+    return [format for format in FORMATS.values() if set(options.names_set()) <= set(format.options)]
 
 
 def _named_folders(probe: SourceProbe, options: ReadOptions, hints: Hints) -> list[Reading]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segpipe.config import DataParams
 from segpipe.data.dataset import CLASSES_FILE
 from segpipe.data.formats.pairs import is_yolo_file
 from segpipe.data.formats.probe import SourceProbe
@@ -52,7 +51,7 @@ def expand_layout(probe: SourceProbe, layout: Format, reason: str, options: Read
     kinds = _kinds(probe, layout, items, options, hints)
     ways: list[Orientation] = []
     if options.exif is None and not options.overlapping:
-        ways = read_orientations(probe.sample_items(items), probe.mask_reader(DataParams()))
+        ways = read_orientations(probe.sample_items(items), probe.mask_reader(options.limits))
     readings = []
     for kind in kinds:
         for way in ways or [Orientation("", ())]:
@@ -98,7 +97,7 @@ def _kinds(
         return [KindReading("colours")]
     if options.kind is None and _has_class_table(probe):
         return [KindReading("classes", classes=f"as {CLASSES_FILE} says")]
-    judged = read_mask_kinds(probe.sample(items, hints.ignore))
+    judged = read_mask_kinds(probe.sample(items, hints.ignore, options.limits))
     if options.kind is not None:
         same = [kind for kind in judged if kind.kind == options.kind and "ignore" not in kind.options]
         return [KindReading(options.kind, *_first_facts(same))]
