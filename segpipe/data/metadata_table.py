@@ -166,10 +166,10 @@ def _check_joined(
         ConfigError: for the table that the user names.
         DataError: for a table that lies in the source; the import leaves it out.
     """
-    used = {id(row) for row in matches.values()}
-    if not matches or 2 * len(matches) >= len(names) or 2 * len(used) >= len(rows):
+    used = {_stem(row[column]) for row in matches.values()}
+    unmatched = [row[column] for row in rows if _stem(row[column]) not in used]
+    if not matches or 2 * len(matches) >= len(names) or 2 * len(unmatched) <= len(rows):
         return
-    unmatched = [row[column] for row in rows if id(row) not in used]
     without = [name.rpartition("/")[2] for name in names if name not in matches]
     raise (ConfigError if is_named else DataError)(
         "most rows belong to no image",
