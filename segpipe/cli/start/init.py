@@ -81,7 +81,8 @@ def _check_source(root: Path, source: Path, format: str) -> None:
             where=source,
             fix=f"import its data: {shlex.join(['segpipe', 'init', str(root), '--data', str(source / 'data')])}",
         )
-    if source.is_relative_to(root) or root.is_relative_to(source):
+    beside_data = is_workspace(root) and source != root and not source.is_relative_to(root / "data")
+    if (source.is_relative_to(root) and not beside_data) or root.is_relative_to(source):
         inner, outer = (source, root) if source.is_relative_to(root) else (root, source)
         raise ConfigError(
             "the folder of the images and the new workspace contain each other",

@@ -13,7 +13,7 @@ from segpipe.data.formats.readings.reading import Evidence, Reading
 from segpipe.data.formats.registry import AUTO, FORMATS, Format, check_options, find_format
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
-from segpipe.errors import DataError
+from segpipe.errors import DataError, SegpipeError
 from segpipe.words import listed
 
 _MAX_SUBFOLDERS_CHECKED = 20
@@ -49,6 +49,8 @@ def collect_readings(
     candidates = _candidates(options)
     reasons = fitting_layouts(probe, options)
     if not reasons:
+        if paired := _read_as_pairs(probe, options, hints):
+            return paired
         raise _unrecognised(probe, options, candidates)
     ranks = sorted({FORMATS[name].rank for name in reasons})
     readings: list[Reading] = []
@@ -93,8 +95,28 @@ def _named_folders(probe: SourceProbe, options: ReadOptions, hints: Hints) -> li
     names_folder = options.masks is not None and (probe.source / options.masks).is_dir()
     if not (names_folder or options.prefix or options.pattern or options.mask_pattern):
         return []
+    return _paired_readings(probe, options, hints, "the named folders" if names_folder else "")
+
+
+def _read_as_pairs(probe: SourceProbe, options: ReadOptions, hints: Hints) -> list[Reading]:
+    """Return the readings of a source that no recogniser knows, but whose files are paired with the user's options."""
+    if not (options.images or options.masks or options.suffix):
+        return []
+    try:
+        return _paired_readings(probe, options, hints, "")
+    except SegpipeError:  # `_unrecognised` tells why
+        return []
+
+
+def _paired_readings(probe: SourceProbe, options: ReadOptions, hints: Hints, reason: str) -> list[Reading]:
+    """Return the readings of pairs of images and masks that the user's options name; none if no layout of pairs uses them all.
+
+    Raises:
+        DataError: as `SourceProbe.pairs`.
+        ConfigError: as `SourceProbe.pairs`.
+    """
     items = [item for item in probe.pairs(options).items if item.mask]
-    reason = "the named folders" if names_folder else "; ".join(probe.pairs(options).notes)
+    reason = reason or "; ".join(probe.pairs(options).notes)
     if any(item.mask and suffix_of(item.mask) in VOLUME_SUFFIXES for item in items):
         return [
             Reading(

@@ -100,11 +100,12 @@ def test_limits_are_those_of_the_workspace(source: Path, tmp_path: Path, monkeyp
     workspace = tmp_path / "w"
     workspace.mkdir()
     (workspace / "dvc.yaml").write_text("stages: {}\n")
-    (workspace / "params.yaml").write_text("data: {max_megapixels: 0.000001}\n")
+    (workspace / "params.yaml").write_text("candidates: {unet: {family: unet}}\ndata: {max_megapixels: 0.000001}\n")
     assert json.loads(RUNNER.invoke(app, command).stdout)["readings"][0]["reading"]["kind"] == "instances"
     monkeypatch.chdir(workspace)
-    evidence = RUNNER.invoke(app, command).stdout
-    assert json.loads(evidence)["readings"][0]["reading"]["kind"] == "classes", "no mask may be decoded"
+    done = RUNNER.invoke(app, command)
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["readings"][0]["reading"]["kind"] == "classes", "no mask may be decoded"
 
 
 def test_the_sheet_names_files_and_classes(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
