@@ -39,6 +39,8 @@ from segpipe.data.metadata_table import ImageTable
 from segpipe.errors import DataError
 from segpipe.files import atomic_folder
 
+_INSPECT = "`segpipe data inspect SRC` shows how its files are read; correct them, or choose another reading"
+
 __all__ = ["ImportOptions", "ImportReport", "import_dataset"]
 
 
@@ -75,21 +77,9 @@ def import_dataset(
     read_options = options.read.model_copy(update={"limits": limits})
     options = options.model_copy(update={"read": read_options})
     recognised = reading.pairing if format == AUTO else None
-    result = read_as(probe, reading, read_options)
-    if _values_decide(reading, result, explicit=user_options.read.kind is not None):
-        check_palettes(source, result.items, probe.mask_reader(limits), _advised_command(source, options))
-    if not result.items:
-        raise DataError(
-            "no images found",
-            where=source,
-            found=": ".join(result.skipped[0]) if result.skipped else None,
-            expected=f"a dataset of format {reading.layout}",
-        )
+    result = _read_items(probe, reading, user_options, limits)
     table = find_image_table(source, options.table, result)
-    has_groups = options.group is not None or options.group_from_folder
-    assigned = with_assignments(result, table, not has_groups) if table else result
-    grouped = with_folder_groups(assigned) if options.group_from_folder else with_groups(assigned, options.group)
-    items = with_all_splits(grouped, result.notes)
+    items = _assigned_items(result, table, options)
     classes = _find_classes(result, options, probe.mask_reader(limits))
     items = _labelled(items, result, options.unlabelled)
     items = with_equal_channels(items, options.to, limits, result)
@@ -119,9 +109,24 @@ def import_dataset(
     )
 
 
-def _values_decide(reading: Reading, result: ReadResult, explicit: bool) -> bool:
-    """Return whether mask files hold class values, although neither the user nor a class table of the source says so."""
-    return reading.kind == "classes" and result.classes is None and not explicit
+def _read_items(probe: SourceProbe, reading: Reading, options: ImportOptions, limits: DataParams) -> ReadResult:
+    """Return the items of a source.
+
+    Raises:
+        DataError: there are none, or the palettes of masks differ although neither the user nor a class table says what values mean.
+    """
+    result = read_as(probe, reading, options.read.model_copy(update={"limits": limits}))
+    if reading.kind == "classes" and result.classes is None and options.read.kind is None:
+        check_palettes(probe.source, result.items, probe.mask_reader(limits), _advised_command(probe.source, options))
+    if not result.items:
+        raise DataError(
+            "no images found",
+            where=probe.source,
+            found=": ".join(result.skipped[0]) if result.skipped else None,
+            expected=f"a dataset of format {reading.layout}",
+            fix=_INSPECT,
+        )
+    return result
 
 
 def _advised_command(source: Path, options: ImportOptions) -> str:
@@ -154,6 +159,14 @@ def with_reading(options: ImportOptions, reading: Reading) -> ImportOptions:
     extra = dict(reading.options)
     ignore = [*options.ignore, extra.pop("ignore")] if "ignore" in extra else options.ignore
     return options.model_copy(update={"read": options.read.model_copy(update=extra), "ignore": ignore})
+
+
+def _assigned_items(result: ReadResult, table: ImageTable | None, options: ImportOptions) -> list[RawItem]:
+    """Return the items of a result with their groups and splits."""
+    has_groups = options.group is not None or options.group_from_folder
+    assigned = with_assignments(result, table, not has_groups) if table else result
+    grouped = with_folder_groups(assigned) if options.group_from_folder else with_groups(assigned, options.group)
+    return with_all_splits(grouped, result.notes)
 
 
 def _labelled(items: list[RawItem], result: ReadResult, unlabelled: str) -> list[RawItem]:
@@ -197,6 +210,7 @@ def _write(
                 "not one image with its mask could be imported",
                 where=source,
                 found="; ".join(f"{name}: {reason}" for name, reason in result.skipped[:1]),
+                fix=None if result.skipped and "Fix: " in result.skipped[0][1] else _INSPECT,
             )
         if not any((folder / "instances").iterdir()):
             (folder / "instances").rmdir()
@@ -230,7 +244,9 @@ def _find_classes(result: ReadResult, options: ImportOptions, reader: MaskReader
     masks = [mask for item in result.items if (mask := item.mask or value_file(item.draw))]
     if not masks and not any(item.draw for item in result.items):
         reason = ": ".join(result.skipped[0]) if result.skipped else "only images"
-        raise DataError("no masks found", found=reason, expected="masks, which training and evaluation need")
+        raise DataError(
+            "no masks found", found=reason, expected="masks, which training and evaluation need", fix=_INSPECT
+        )
     written = None if result.classes is None else SourceClasses(result.classes, result.classes_from)
     overlapping = bool(options.read.overlapping)
     return find_classes(masks, written, options.classes, options.ignore, reader, overlapping)

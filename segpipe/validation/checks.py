@@ -149,8 +149,7 @@ CHECKS = (
     ),
     Check(
         "same_channels", "error", "image", "All images have the same number of channels", *_equal("channels", "usual_channels"),
-        found="{channels} channel(s)", expected="{usual_channels}, like most images",
-        fix="convert the image to as many channels; if grey and colour images are mixed, import them again with --to rgb or --to grey",
+        found="{channels} channel(s)", expected="{usual_channels}, like most images", fix="convert it, or import again with --to rgb",
     ),
     Check(
         "same_dtype", "error", "image", "All images have the same number type", *_equal("dtype", "usual_dtype"),
@@ -172,8 +171,7 @@ CHECKS = (
         found="{images} usable image(s) in {subject}", expected="at least {least}",
         fix="add images, or move some with samples.csv (key,group,split), or change `split` in params.yaml",
     ),
-    Check(
-        "split_sizes", "warning", "split", "No split has only one or two images", *_at_most("few", 0),
+    Check("split_sizes", "warning", "split", "No split has only one or two images", *_at_most("few", 0),
         found="{subject} has {images} of {total} images", expected="at least 3: one or two images neither choose nor measure a model",
         fix="divide the images into more groups, or assign groups to splits with samples.csv (key,group,split)",
     ),

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+
+from segpipe.data.formats.source import ReadOptions
+from segpipe.errors import ConfigError
 
 _MIN_PAIRS = 2
 _MIN_PAIRED_SHARE = 0.9
@@ -50,6 +54,25 @@ def prefix_is_on_images(images: Iterable[str], masks: Container[str], prefix: st
         return False
     return any(
         stem.rpartition("/")[2].startswith(prefix) and mask_stem(stem, prefix, True) + suffix in masks for stem in stems
+    )
+
+
+def no_mask_error(folder: Path, options: ReadOptions, image: str, mask: str) -> ConfigError:
+    """Return the error for a prefix and a suffix that no mask has.
+
+    Args:
+        folder: the folder of masks.
+        options: `prefix` and `suffix` are used.
+        image: the name of an image without its ending.
+        mask: the name of a mask without its ending.
+    """
+    affixes = {name: text for name, text in (("prefix", options.prefix), ("suffix", options.suffix)) if text}
+    return ConfigError(
+        f"no mask has this {' and '.join(affixes)}",
+        where=folder,
+        found=f"{' '.join(f'--{name} {text}' for name, text in affixes.items())} and the mask {mask}",
+        expected=f"a mask called {mask_stem(image, options.prefix or '', False)}{options.suffix or ''}",
+        fix="correct it, or pair the names with regular expressions: --pattern REGEX --mask-pattern REGEX",
     )
 
 

@@ -69,12 +69,12 @@ class NamePattern:
 
     @property
     def has_groups(self) -> bool:
-        """Whether the expression has groups."""
+        """True if the expression has groups."""
         return self.compiled.groups > 0
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """The names of its named groups."""
+        """The names of the named groups, sorted."""
         return tuple(sorted(self.compiled.groupindex))
 
     def search(self, name: str) -> regex.Match[str] | None:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import yaml
 
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_classes, read_samples
 from segpipe.data.formats.listing import FolderListing
-from segpipe.data.formats.name_pairs import mask_stem, pair_by_core, prefix_is_on_images
+from segpipe.data.formats.name_pairs import mask_stem, no_mask_error, pair_by_core, prefix_is_on_images
 from segpipe.data.formats.name_patterns import pair_by_patterns
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import is_image_file, stem_of
@@ -279,23 +278,7 @@ def _add_pairs(
     result.skipped += [(_relative(path, source), "a mask without an image") for path in sorted(unused)]
     result.notes.append(f"{_relative(images, source)}/ with {_relative(masks, source)}/")
     if (suffix is not None or prefix) and len(result.items) > items_before and not used:
-        _raise_no_mask(masks, options, image_files, mask_files)
-
-
-def _raise_no_mask(
-    masks: Path, options: ReadOptions, image_files: dict[str, Path], mask_files: dict[str, Path]
-) -> NoReturn:
-    """Raise ConfigError, because no mask has the prefix and the suffix that the user gives."""
-    affixes = {"prefix": options.prefix, "suffix": options.suffix}
-    image = next(iter(image_files))
-    raise ConfigError(
-        f"no mask has this {' and '.join(name for name, text in affixes.items() if text)}",
-        where=masks,
-        found=" ".join(f"--{name} {text}" for name, text in affixes.items() if text)
-        + f" and the mask {next(iter(mask_files), '(none)')}",
-        expected=f"a mask called {mask_stem(image, options.prefix or '', False)}{options.suffix or ''}",
-        fix="correct it, or pair the names with regular expressions: --pattern REGEX --mask-pattern REGEX",
-    )
+        raise no_mask_error(masks, options, next(iter(image_files)), next(iter(mask_files), "(none)"))
 
 
 def _pairs_by_core(
