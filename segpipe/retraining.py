@@ -31,7 +31,7 @@ from segpipe.workspace.execution.estimates import (
 )
 from segpipe.workspace.execution.events import Event, Listener, LogFile, Message, Recorder, StageEnded, notify_all
 from segpipe.workspace.execution.runner import StageRun
-from segpipe.workspace.execution.scheduler import StageFailed, device_slots, max_parallel, run_stages
+from segpipe.workspace.execution.scheduler import device_slots, max_parallel, run_stages
 from segpipe.workspace.flow_loader import load_flow
 from segpipe.workspace.lock import lock
 from segpipe.workspace.paths import Paths
@@ -268,8 +268,9 @@ def run_pipeline(
                     return summary
                 module = flow or load_flow(run.root, "retrain")
                 return module.record(run, recorder, display)
-        except (KeyboardInterrupt, StageFailed):
+        except (KeyboardInterrupt, Exception) as error:
+            # An interrupt within a library may come out as an error of that library: pydantic does so while Prefect is imported.
             if not interrupted.is_set():
                 raise
             say("stopped; completed work is kept, and the same command continues from there")
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt from error

@@ -69,7 +69,7 @@ def ingest(root: Path) -> None:
     Reads data/. Writes artifacts/manifest.parquet and artifacts/fingerprint.json.
     """
     from segpipe.data.dataset import load_dataset
-    from segpipe.data.manifest.build import build_manifest
+    from segpipe.data.manifest.build import balance_notes, build_manifest
     from segpipe.data.manifest.fingerprint import make_fingerprint
     from segpipe.data.manifest.table import write_manifest
 
@@ -79,6 +79,8 @@ def ingest(root: Path) -> None:
         raise MissingError("no data here", where=paths.data, fix=fix)
     dataset = load_dataset(paths.data)
     manifest = build_manifest(dataset, params.data, params.split, cache=paths.cache)
+    for note in balance_notes(manifest, params.split):
+        say(f"splits of few groups: {note}")
     write_manifest(manifest, paths.manifest)
     fingerprint = make_fingerprint(manifest, dataset.classes, params.data.pages)
     fingerprint.write(paths.fingerprint)

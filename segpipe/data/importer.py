@@ -21,14 +21,25 @@ from segpipe.data.formats.recognise import collect_readings
 from segpipe.data.formats.registry import AUTO
 from segpipe.data.formats.source import RawItem, ReadResult
 from segpipe.data.import_writer import WriteOutcome, write_items
-from segpipe.data.imports.items import find_image_table, unique_keys, with_all_splits, with_assignments, with_groups
+from segpipe.data.imports.image_channels import with_equal_channels
+from segpipe.data.imports.items import (
+    find_image_table,
+    unique_keys,
+    with_all_splits,
+    with_assignments,
+    with_folder_groups,
+    with_groups,
+)
 from segpipe.data.imports.options import ImportOptions
+from segpipe.data.imports.palettes_agree import check_palettes
 from segpipe.data.imports.report import IMPORT_FILE, ImportRecord, ImportReport
 from segpipe.data.imports.unused_files import UnusedFiles, count_unused
 from segpipe.data.mask_content import MaskReader
 from segpipe.data.metadata_table import ImageTable
 from segpipe.errors import DataError
 from segpipe.files import atomic_folder
+
+_INSPECT = "`segpipe data inspect SRC` shows how its files are read; correct them, or choose another reading"
 
 __all__ = ["ImportOptions", "ImportReport", "import_dataset"]
 
@@ -62,23 +73,16 @@ def import_dataset(
     limits = limits or DataParams()
     probe = SourceProbe(source)
     reading = read_source(probe, format, options, limits)
-    options = with_reading(options, reading)
+    user_options, options = options, with_reading(options, reading)
     read_options = options.read.model_copy(update={"limits": limits})
     options = options.model_copy(update={"read": read_options})
     recognised = reading.pairing if format == AUTO else None
-    result = read_as(probe, reading, read_options)
-    if not result.items:
-        raise DataError(
-            "no images found",
-            where=source,
-            found=": ".join(result.skipped[0]) if result.skipped else None,
-            expected=f"a dataset of format {reading.layout}",
-        )
+    result = _read_items(probe, reading, user_options, limits)
     table = find_image_table(source, options.table, result)
-    assigned = with_assignments(result, table, options.group is None) if table else result
-    items = with_all_splits(with_groups(assigned, options.group), result.notes)
+    items = _assigned_items(result, table, options)
     classes = _find_classes(result, options, probe.mask_reader(limits))
     items = _labelled(items, result, options.unlabelled)
+    items = with_equal_channels(items, options.to, limits, result)
     if classes.table.overlapping and any(item.instances for item in items):
         items = [replace(item, instances=None) for item in items]
         result.notes.append("instances/ is left out: if classes overlap, a pixel may belong to several instances")
@@ -105,6 +109,31 @@ def import_dataset(
     )
 
 
+def _read_items(probe: SourceProbe, reading: Reading, options: ImportOptions, limits: DataParams) -> ReadResult:
+    """Return the items of a source.
+
+    Raises:
+        DataError: there are none, or the palettes of masks differ although neither the user nor a class table says what values mean.
+    """
+    result = read_as(probe, reading, options.read.model_copy(update={"limits": limits}))
+    if reading.kind == "classes" and result.classes is None and options.read.kind is None:
+        check_palettes(probe.source, result.items, probe.mask_reader(limits), _advised_command(probe.source, options))
+    if not result.items:
+        raise DataError(
+            "no images found",
+            where=probe.source,
+            found=": ".join(result.skipped[0]) if result.skipped else None,
+            expected=f"a dataset of format {reading.layout}",
+            fix=_INSPECT,
+        )
+    return result
+
+
+def _advised_command(source: Path, options: ImportOptions) -> str:
+    """Return the command that errors advise, without the options that choose a reading."""
+    return options.command or shlex.join(["segpipe", "data", "import", str(source)])
+
+
 def read_source(probe: SourceProbe, format: str, options: ImportOptions, limits: DataParams) -> Reading:
     """Return the reading of a source that the import takes.
 
@@ -121,7 +150,7 @@ def read_source(probe: SourceProbe, format: str, options: ImportOptions, limits:
     """
     read_options = options.read.model_copy(update={"limits": limits})
     readings = collect_readings(probe, read_options, Hints(options.classes, tuple(options.ignore)), format)
-    prefix = options.command or f"segpipe data import {shlex.quote(str(probe.source))}"
+    prefix = _advised_command(probe.source, options)
     return choose_reading(probe.source, readings, prefix, options.yes)
 
 
@@ -130,6 +159,14 @@ def with_reading(options: ImportOptions, reading: Reading) -> ImportOptions:
     extra = dict(reading.options)
     ignore = [*options.ignore, extra.pop("ignore")] if "ignore" in extra else options.ignore
     return options.model_copy(update={"read": options.read.model_copy(update=extra), "ignore": ignore})
+
+
+def _assigned_items(result: ReadResult, table: ImageTable | None, options: ImportOptions) -> list[RawItem]:
+    """Return the items of a result with their groups and splits."""
+    has_groups = options.group is not None or options.group_from_folder
+    assigned = with_assignments(result, table, not has_groups) if table else result
+    grouped = with_folder_groups(assigned) if options.group_from_folder else with_groups(assigned, options.group)
+    return with_all_splits(grouped, result.notes)
 
 
 def _labelled(items: list[RawItem], result: ReadResult, unlabelled: str) -> list[RawItem]:
@@ -173,6 +210,7 @@ def _write(
                 "not one image with its mask could be imported",
                 where=source,
                 found="; ".join(f"{name}: {reason}" for name, reason in result.skipped[:1]),
+                fix=None if result.skipped and "Fix: " in result.skipped[0][1] else _INSPECT,
             )
         if not any((folder / "instances").iterdir()):
             (folder / "instances").rmdir()
@@ -207,7 +245,9 @@ def _find_classes(result: ReadResult, options: ImportOptions, reader: MaskReader
     masks += [path for item in result.items if item.draw_volume for path in item.draw_volume.value_files]
     if not masks and not any(item.draw or item.draw_volume for item in result.items):
         reason = ": ".join(result.skipped[0]) if result.skipped else "only images"
-        raise DataError("no masks found", found=reason, expected="masks, which training and evaluation need")
+        raise DataError(
+            "no masks found", found=reason, expected="masks, which training and evaluation need", fix=_INSPECT
+        )
     written = None if result.classes is None else SourceClasses(result.classes, result.classes_from)
     overlapping = bool(options.read.overlapping)
     classes = find_classes(masks, written, options.classes, options.ignore, reader, overlapping)

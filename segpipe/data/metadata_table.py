@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ from pathlib import Path, PurePosixPath
 from segpipe.data.images import is_image_file, stem_of
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import read_bytes
+from segpipe.words import listed
 
 TABLE_FILES = ("samples.csv", "images.csv")
 """The file names under which a table is found in a source."""
 
 _MAX_TABLE_BYTES = 1 << 28
+_MAX_NAMES_SHOWN = 3
+_LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 _DELIMITERS = ",;\t"
 """Spreadsheet programs write semicolons where the comma is the decimal mark. The most frequent one of the header is taken."""
 ASSIGNMENT_COLUMNS = ("group", "split")
@@ -47,8 +51,9 @@ class ImageTable:
             names: the names of the images that are imported.
         """
         assigned = next(iter(self.assignments.values()), {})
-        listed = sum(name in self.rows for name in names)
-        return f"{self.path.name}: {', '.join([*self.columns, *assigned])} for {listed} of {len(names)} images"
+        without = [name for name in names if name not in self.rows]
+        text = f"{self.path.name}: {', '.join([*self.columns, *assigned])} for {len(names) - len(without)} of {len(names)} images"
+        return f"{text}; no row for {listed(without, _MAX_NAMES_SHOWN)}" if without else text
 
 
 def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageTable | None:
@@ -68,8 +73,14 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
     """
     for path in [table] if table else [source / name for name in TABLE_FILES if (source / name).is_file()]:
         columns, rows = _read(path)
-        name_column = max(columns, key=lambda column: len(_matches(column, rows, names)), default=None)
-        matches = _matches(name_column, rows, names) if name_column is not None else {}
+        joins = {column: _matches(column, rows, names) for column in columns}
+        name_column = max(columns, key=lambda column: len(joins[column]), default=None)
+        if name_column is None or 2 * len(joins[name_column]) < len(names):  # numbers may lack their leading zeros
+            by_number = {column: _matches_by_number(column, rows, names, joins[column]) for column in columns}
+            numbered = max(columns, key=lambda column: len(by_number[column]), default=None)
+            if numbered is not None and 2 * len(by_number[numbered]) >= len(names):
+                name_column, joins = numbered, by_number
+        matches = joins[name_column] if name_column is not None else {}
         if table and not matches:
             raise ConfigError(
                 "no column names the images",
@@ -79,6 +90,7 @@ def find_table(source: Path, table: Path | None, names: Sequence[str]) -> ImageT
                 fix="add it, or omit --table",
             )
         if name_column is not None:
+            _check_joined(path, name_column, rows, matches, names, is_named=table is not None)
             _check_unique(path, name_column, rows, matches)
         metadata = [column for column in columns if column != name_column and column.lower() not in _RESERVED_COLUMNS]
         assigning = {column: column.lower() for column in columns if column.lower() in ASSIGNMENT_COLUMNS}
@@ -115,6 +127,58 @@ def _matches(column: str, rows: list[dict[str, str]], names: Sequence[str]) -> d
         if (ending := next(endings, None)) is not None:
             matches[name] = by_value[ending]
     return matches
+
+
+def _matches_by_number(
+    column: str, rows: list[dict[str, str]], names: Sequence[str], exact: dict[str, dict[str, str]]
+) -> dict[str, dict[str, str]]:
+    """Return the row of each image as `_matches` does, also if their numbers differ in leading zeros: 1 and 001, img_7 and img_07."""
+    used = {id(row) for row in exact.values()}
+    free_rows = [row for row in rows if id(row) not in used]
+    free_names = [name for name in names if name not in exact]
+    by_value = {_without_zeros(_stem(row[column])): row for row in free_rows}
+    n_rows = Counter(_without_zeros(_stem(row[column])) for row in free_rows)
+    n_names = Counter(_without_zeros(name.rpartition("/")[2]) for name in free_names)
+    matches = dict(exact)
+    for name in free_names:
+        key = _without_zeros(name.rpartition("/")[2])
+        if n_rows[key] == 1 and n_names[key] == 1:
+            matches[name] = by_value[key]
+    return matches
+
+
+def _without_zeros(name: str) -> str:
+    """Return a name whose numbers have no leading zeros."""
+    return _LEADING_ZEROS.sub("", name)
+
+
+def _check_joined(
+    path: Path,
+    column: str,
+    rows: list[dict[str, str]],
+    matches: dict[str, dict[str, str]],
+    names: Sequence[str],
+    is_named: bool,
+) -> None:
+    """Raise an error if most images have no row and most rows have no image: they are probably meant to belong together.
+
+    Raises:
+        ConfigError: for the table that the user names.
+        DataError: for a table that lies in the source; the import leaves it out.
+    """
+    used = {_stem(row[column]) for row in matches.values()}
+    unmatched = [row[column] for row in rows if _stem(row[column]) not in used]
+    if not matches or 2 * len(matches) >= len(names) or 2 * len(unmatched) <= len(rows):
+        return
+    without = [name.rpartition("/")[2] for name in names if name not in matches]
+    raise (ConfigError if is_named else DataError)(
+        "most rows belong to no image",
+        where=path,
+        found=f"{column}: {listed(unmatched, _MAX_NAMES_SHOWN)} without an image, and the images "
+        f"{listed(without, _MAX_NAMES_SHOWN)} without a row",
+        expected=f"the names of the images in column {column}",
+        fix="write them as the files are called, or omit --table" if is_named else "write them as the files are called",
+    )
 
 
 def _path_endings(name: str) -> list[str]:

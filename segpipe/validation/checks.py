@@ -149,7 +149,7 @@ CHECKS = (
     ),
     Check(
         "same_channels", "error", "image", "All images have the same number of channels", *_equal("channels", "usual_channels"),
-        found="{channels} channel(s)", expected="{usual_channels}, like most images", fix="convert the image to as many channels",
+        found="{channels} channel(s)", expected="{usual_channels}, like most images", fix="convert it, or import again with --to rgb",
     ),
     Check(
         "same_dtype", "error", "image", "All images have the same number type", *_equal("dtype", "usual_dtype"),
@@ -170,6 +170,10 @@ CHECKS = (
         "min_images", "error", "split", "Every split has enough images", *_equal("enough", "yes"),
         found="{images} usable image(s) in {subject}", expected="at least {least}",
         fix="add images, or move some with samples.csv (key,group,split), or change `split` in params.yaml",
+    ),
+    Check("split_sizes", "warning", "split", "No split has only one or two images", *_at_most("few", 0),
+        found="{subject} has {images} of {total} images", expected="at least 3: one or two images neither choose nor measure a model",
+        fix="divide the images into more groups, or assign groups to splits with samples.csv (key,group,split)",
     ),
     Check(
         "classes_in_train", "error", "class", "Every class is in the training split", *_at_most("unseen", 0),

@@ -15,6 +15,7 @@ import numpy as np
 
 from segpipe.config import ValidateParams
 from segpipe.data.classes import is_background
+from segpipe.data.few_groups import FEW_GROUPS
 from segpipe.data.manifest.fingerprint import Fingerprint
 from segpipe.data.manifest.table import labelled_pixels, usable
 from segpipe.data.splits import SPLITS
@@ -236,13 +237,21 @@ def _sum_pixels(rows: pd.DataFrame, n_classes: int) -> np.ndarray:
     return sum((np.asarray(pixels, np.int64) for pixels in rows["class_pixels"]), np.zeros(n_classes, np.int64))
 
 
+_FEW_IMAGES, _MANY_IMAGES = 3, 20
+"""A split with fewer images than the first number is reported, in data of few groups with at least as many images as the second."""
+
+
 def split_frame(manifest: pd.DataFrame, min_images: int) -> pd.DataFrame:
     """Make the frame of splits. min_images: the smallest number of images of a split."""
     import pandas as pd
 
-    counts = manifest.loc[usable(manifest), "split"].value_counts()
+    rows = manifest[usable(manifest)]
+    counts = rows["split"].value_counts()
+    has_few_groups = bool(rows["group"].notna().all()) and rows["group"].nunique() < FEW_GROUPS
     frame = pd.DataFrame({"subject": SPLITS, "images": [int(counts.get(split, 0)) for split in SPLITS]})
-    frame["least"] = min_images
+    frame["least"], frame["total"] = min_images, int(frame["images"].sum())
+    is_small = (frame["images"] < _FEW_IMAGES) & (frame["total"] >= _MANY_IMAGES) & (frame["images"] > 0)
+    frame["few"] = (is_small & has_few_groups).astype(int)
     frame["enough"], frame["yes"] = frame["images"] >= min_images, True
     return frame
 

@@ -29,6 +29,7 @@ def set_params(root: Path, changes: Mapping[str, Any]) -> None:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 4096
+    yaml.representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
     path = root / PARAMS_FILE
     content = yaml.load(path)
     for key, value in changes.items():

@@ -38,7 +38,7 @@ def test_columns_are_copied_to_samples_csv(source: Path, pattern: str) -> None:
     lines = [f"{pattern.format(name)},{index},stain {index % 2}" for index, name in enumerate(("x/a", "y/a"))]
     (source / "images.csv").write_text("file,number,stain\n" + "\n".join(lines))
     report, rows = run_import(source)
-    assert "images.csv: number, stain for 2 of 3 images" in report.notes
+    assert "images.csv: number, stain for 2 of 3 images; no row for images/x/b" in report.notes
     assert {row["key"]: (row["number"], row["stain"]) for row in rows} == {
         "x-a": ("0", "stain 0"),
         "y-a": ("1", "stain 1"),
@@ -57,7 +57,7 @@ def test_a_table_given_by_the_user(source: Path, tmp_path: Path) -> None:
         ("x-a", "", ""),
         ("y-a", "", ""),
     ]
-    assert "far.csv: site, split for 1 of 3 images" in report.notes
+    assert "far.csv: site, split for 1 of 3 images; no row for images/x/a, images/y/a" in report.notes
     table.write_text("site\nBern\n")
     with pytest.raises(ConfigError, match=r"far\.csv: no column names the images \(found site"):
         run_import(source, table=table, replace=True)
@@ -104,7 +104,7 @@ def test_columns_split_and_group_assign_images(tmp_path: Path) -> None:
     report = import_source(source, data, "folder")
     items = {item.key: (item.split, item.group) for item in load_dataset(data).items}
     assert items == {"a": ("train", "p1"), "b": ("val", "p2"), "c": (None, "p1"), "d": (None, None)}
-    assert "images.csv: group, split for 3 of 4 images" in [
+    assert "images.csv: group, split for 3 of 4 images; no row for images/d" in [
         note.replace("split, group", "group, split") for note in report.notes
     ]
     assert any("1 values of the column split are not used: fold3" in note for note in report.notes)
@@ -136,7 +136,7 @@ def test_a_name_without_folders_says_nothing_about_images_in_several_folders(sou
         "x-a": ("", ""),
         "y-a": ("", ""),
     }
-    assert "images.csv: site, split for 1 of 3 images" in report.notes
+    assert "images.csv: site, split for 1 of 3 images; no row for images/x/a, images/y/a" in report.notes
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
@@ -149,3 +149,49 @@ def test_tables_of_spreadsheet_programs_are_read(source: Path, delimiter: str) -
         ("x-a", "1.5", "Bern"),
         ("y-a", "", ""),
     ]
+
+
+def numbered(source: Path, names: list[str], rows: list[str]) -> ImportReport:
+    """Import images of these names with a table of these ids, each with its number as the age."""
+    for folder in ("images", "masks"):
+        for path in (source / folder).rglob("*.png"):
+            path.unlink()
+        for name in names:
+            save(source / folder / f"{name}.png", values(0, [0, 90]))
+    table = source / "images.csv"
+    table.write_text(
+        "patient,age\n" + "".join(f"{row},{500 + int(row.removesuffix('.png').strip('p_'))}\n" for row in rows)
+    )
+    return run_import(source)[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        (["001", "002", "010", "100"], ["1", "2", "10", "100"]),
+        (["1", "2", "10", "100"], ["001", "002", "010", "100"]),
+        (["p_01", "p_02", "p_11"], ["p_1", "p_2", "p_11"]),
+        (["0001", "0002"], ["01.png", "02.png"]),
+    ],
+)
+def test_numbers_with_and_without_leading_zeros_are_joined(source: Path, names: list[str], rows: list[str]) -> None:
+    numbered(source, names, rows)
+    written = csv.DictReader((source.parent / "data" / "samples.csv").read_text().splitlines())
+    assert {row["key"]: int(row["age"]) for row in written} == {name: 500 + int(name.strip("p_")) for name in names}
+
+
+def test_numbers_that_are_not_unique_without_zeros_are_not_joined(source: Path) -> None:
+    report = numbered(source, ["01", "001", "2", "3", "4"], ["1", "2", "3", "4"])
+    assert "images.csv: age for 3 of 5 images; no row for images/001, images/01" in report.notes
+
+
+def test_a_table_of_which_most_rows_belong_to_no_image_is_refused(source: Path, tmp_path: Path) -> None:
+    table = tmp_path / "far.csv"
+    table.write_text("id,site\nb,Bern\n" + "".join(f"scan{n},Basel\n" for n in range(5)))
+    with pytest.raises(
+        ConfigError, match=r"most rows belong to no image.*scan0, scan1, scan2 and 2 more.*a, a without"
+    ):
+        run_import(source, table=table)
+    table.rename(source / "images.csv")
+    report, rows = run_import(source)
+    assert rows == [] and any("most rows belong to no image" in reason for _, reason in report.skipped)

@@ -184,7 +184,8 @@ def test_demo_workspace(commands, demo, background, tmp_path):
     shutil.copy(image, demo.root / "X.png")
     make_clip(image, demo.root / "X.mp4")
     if len(json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)) < 2:
-        release_second(demo)  # a rollback needs two versions
+        release_second(demo)
+    run("segpipe", "promote", "v0.2.0", cwd=demo.root)  # a rollback needs a version that was live before another one
     run_all(commands, demo.root, background, tmp_path)
 
 

@@ -15,6 +15,8 @@ import pytest
 from tests.e2e.commands import all_blocks, pages
 from tests.e2e.conftest import BIN, ROOT
 
+CONTEXTS = ("", "checkout", "own-data", "own-data-sources", "demo", "repro", "prefect", "contributing")
+"""What `<!-- tested: CONTEXT -->` may name; `own-data-sources` is tested by tests/cli/data/test_own_data_page.py."""
 BLOCKS, PAGES = all_blocks(ROOT), pages(ROOT)
 PROGRAMS = ("git", "gto", "dvc", "segpipe", "curl", "cd", "python", "pytest", "ruff", "prefect", "make")
 
@@ -25,7 +27,7 @@ def test_each_block_of_commands_is_tested_or_says_why_it_is_not():
         assert block.context or block.reason_untested, (
             f"{block.location}: write `<!-- tested: CONTEXT -->` or `<!-- not tested: REASON -->` before it"
         )
-        assert block.context in ("", "checkout", "own-data", "demo", "repro", "prefect", "contributing"), block.location
+        assert block.context in CONTEXTS, block.location
         assert block.commands, block.location
 
 

@@ -212,15 +212,24 @@ def test_a_bug_is_answered_with_500_and_a_reason(client: TestClient, monkeypatch
     assert answer.status_code == 500 and "log" in answer.json()["error"]
 
 
-def test_exif_rotation_is_applied(client: TestClient) -> None:
-    from PIL import Image
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_answers_fit_turned_images_as_viewers_show_them(client: TestClient, kind: str, orientation: int) -> None:
+    from PIL import Image, ImageOps
 
-    stored = io.BytesIO()
+    stored, upright = io.BytesIO(), io.BytesIO()
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
-    Image.fromarray(toy_image(4, 40, 60)).save(stored, "JPEG", exif=exif)
-    answer = client.post("/v1/segment?format=json", **upload(stored.getvalue(), "turned.jpg")).json()
-    assert (answer["width"], answer["height"]) == (40, 60)
+    exif[0x0112] = orientation
+    image = Image.fromarray(toy_image(4, 40, 60))
+    image.save(stored, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    ImageOps.exif_transpose(Image.open(io.BytesIO(stored.getvalue()))).save(upright, "PNG")
+    answer, expected = (
+        client.post("/v1/segment?format=json", **upload(content, "image")).json()
+        for content in (stored.getvalue(), upright.getvalue())
+    )
+    assert (answer["width"], answer["height"]) == ((40, 60) if orientation >= 5 else (60, 40))
+    if kind != "JPEG":  # whose decoders round differently
+        assert answer["mask"] == expected["mask"]
 
 
 def test_settings_from_the_environment(tmp_path: Path) -> None:

@@ -259,8 +259,21 @@ def test_every_check_fails_once() -> None:
         "volume_dtypes",
         "drift",
         "labels_not_all_background",
+        "split_sizes",
     }
     assert tested == {check.name for check in CHECKS}
+
+
+@pytest.mark.parametrize(("n_groups", "n_val", "expected"), [(4, 1, ["val"]), (4, 3, []), (30, 1, [])])
+def test_splits_of_few_groups_with_one_image_are_a_finding(n_groups: int, n_val: int, expected: list[str]) -> None:
+    frame = sound_manifest(30)
+    for row in range(30):
+        split = "val" if row < n_val else "test" if row < 10 else "train"
+        group = f"{split}{row}" if n_groups == 30 else split
+        set_values(frame, row, split=split, split_given=False, group=group)
+    findings = [f for f in judge(frame) if f.expectation == "split_sizes"]
+    assert [f.found for f in findings] == [f"{split} has {n_val} of 30 images" for split in expected]
+    assert all(f.severity == "warning" for f in findings)
 
 
 def test_labels_that_are_all_background_are_an_error_unless_the_severity_is_lowered() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -176,3 +178,9 @@ def test_prefect_has_its_home_in_the_workspace_unless_the_user_runs_a_server(tmp
     assert prefect_environment(tmp_path)["PREFECT_HOME"] == str(home) and home.is_dir()
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     assert not {"PREFECT_HOME", "PREFECT_API_URL"} & prefect_environment(tmp_path).keys()
+
+
+def test_null_stays_null_in_params(tmp_path: Path) -> None:
+    shutil.copy(template() / "params.yaml", tmp_path / "params.yaml")
+    set_params(tmp_path, {"gates.champion": None, "train.budget": "40s"})
+    assert "champion: null" in (tmp_path / "params.yaml").read_text()

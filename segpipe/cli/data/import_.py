@@ -14,11 +14,9 @@ from typer.core import TyperCommand
 from segpipe.cli.common import Json, print_json, workspace_root
 from segpipe.cli.data.formats import print_formats
 from segpipe.cli.data.import_options import (
-    Group,
     Replace,
     SourceOptions,
     Table,
-    Unlabelled,
     Yes,
     import_options,
     with_source_options,
@@ -48,8 +46,6 @@ def data_import(
     source: Annotated[Path, typer.Argument(help="Folder with the labelled images.", metavar="SRC", exists=True)],
     *,
     source_options: SourceOptions,
-    group: Group = None,
-    unlabelled: Unlabelled = "omit",
     table: Table = None,
     replace: Replace = False,
     yes: Yes = False,
@@ -63,7 +59,7 @@ def data_import(
     from segpipe.workspace.lock import lock
 
     command = f"segpipe data import {shlex.quote(str(source))}"
-    options = import_options(command, source_options, group, unlabelled, table=table, replace=replace, yes=yes)
+    options = import_options(command, source_options, table=table, replace=replace, yes=yes)
     root = workspace_root()
     with lock(root), readings_as_json(json):
         report = import_data(root, source.resolve(), source_options.format, options)

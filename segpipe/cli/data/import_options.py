@@ -29,6 +29,15 @@ _GROUPS = (
 _IMAGES = "Folder of the images, in SRC or elsewhere."
 _MASKS = "Folder of the masks (for coco, cvat, via: the annotation file), in SRC or elsewhere."
 _SUFFIX = "What the name of a mask has after the name of its image: _mask, _L."
+_PREFIX = (
+    "What the name of a mask has before the name of its image (or that of an image before its mask's): mask_, gt_."
+)
+_PATTERN = "Regular expression for the paths of images in SRC. Its groups pair them with masks: '(.+)_sat'. Needs --mask-pattern."
+_MASK_PATTERN = "Regular expression for the paths of masks in SRC, which captures the same text: '(.+)_mask'."
+_TO = "All images become RGB or grey. Default: as they are; if grey ones are mixed with colour ones, RGB."
+_GROUP_FROM_FOLDER = (
+    "The folder of an image (such as its patient or site) is its group: images of a group stay in one split."
+)
 _PALETTE = "The class of each colour: a file (JSON, YAML, CSV, text), or voc, cityscapes."
 _TOLERANCE = "Largest difference of each channel from a palette colour, for blurred edges."
 _ATTRIBUTE = "Attribute (via) or property (geojson) of shapes that holds the class; none: they are of one class."
@@ -62,6 +71,11 @@ Replace = Annotated[bool, typer.Option("--replace", help="Replace the data in da
 Images = Annotated[str | None, typer.Option("--images", help=_IMAGES, metavar="DIR")]
 Masks = Annotated[str | None, typer.Option("--masks", help=_MASKS, metavar="DIR")]
 Suffix = Annotated[str | None, typer.Option("--suffix", help=_SUFFIX)]
+Prefix = Annotated[str | None, typer.Option("--prefix", help=_PREFIX)]
+Pattern = Annotated[str | None, typer.Option("--pattern", help=_PATTERN, metavar="REGEX")]
+MaskPattern = Annotated[str | None, typer.Option("--mask-pattern", help=_MASK_PATTERN, metavar="REGEX")]
+To = Annotated[Literal["rgb", "grey"] | None, typer.Option("--to", help=_TO)]
+GroupFromFolder = Annotated[bool, typer.Option("--group-from-folder", help=_GROUP_FROM_FOLDER)]
 Palette = Annotated[str | None, typer.Option("--palette", help=_PALETTE, metavar="FILE")]
 Tolerance = Annotated[int | None, typer.Option("--tolerance", help=_TOLERANCE, min=0, max=255)]
 Attribute = Annotated[str | None, typer.Option("--attribute", help=_ATTRIBUTE, metavar="NAME")]
@@ -77,9 +91,13 @@ Yes = Annotated[bool, typer.Option("--yes", help="Take the first reading where s
 Table = Annotated[Path | None, typer.Option("--table", help=_TABLE, metavar="FILE", exists=True, dir_okay=False)]
 
 
+_NOT_OF_FILES = ("to", "group", "group_from_folder", "unlabelled")
+"""The options about a source that are not about how its files are read."""
+
+
 @dataclass(frozen=True)
 class SourceOptions:
-    """The values of the options that say how the files of a source are read; None for those that are not given."""
+    """The values of the options that say how a source is read; None for those that are not given."""
 
     format: DataFormat = "auto"
     classes: Classes = None
@@ -87,6 +105,9 @@ class SourceOptions:
     images: Images = None
     masks: Masks = None
     suffix: Suffix = None
+    prefix: Prefix = None
+    pattern: Pattern = None
+    mask_pattern: MaskPattern = None
     palette: Palette = None
     tolerance: Tolerance = None
     unknown_colours: UnknownColours = None
@@ -97,6 +118,10 @@ class SourceOptions:
     channels: Channels = None
     label: Label = None
     overlapping: Overlapping = False
+    to: To = None
+    group: Group = None
+    group_from_folder: GroupFromFolder = False
+    unlabelled: Unlabelled = "omit"
 
 
 def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -128,43 +153,57 @@ def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
 def import_options(
     command: str,
     source_options: SourceOptions,
-    group: str | None = None,
-    unlabelled: Literal["omit", "keep"] = "omit",
     **further: Any,
 ) -> ImportOptions:
     """Parse the options of an import.
 
     Args:
         command: the command without options, which errors repeat with the options that choose a reading.
-        source_options: the options about the files of the source.
-        group: value of --group.
-        unlabelled: value of --unlabelled.
+        source_options: the options about the source.
         further: other fields of `ImportOptions`: table, replace, yes.
+
+    Raises:
+        ConfigError: the options contradict each other.
     """
     from segpipe.data.importer import ImportOptions
 
+    _check_groups(source_options)
     values = asdict(source_options)
     del values["format"]  # errors name the format of each reading
     classes, ignore = values.pop("classes"), values.pop("ignore")
+    general = {name: values.pop(name) for name in _NOT_OF_FILES}
     values["overlapping"] = values["overlapping"] or None
     repeated = {
         "classes": classes,
         "ignore": ignore,
-        "group": group,
         **values,
+        **general,
+        "group_from_folder": general["group_from_folder"] or None,
         "table": further.get("table"),
         "replace": further.get("replace") or None,
-        "unlabelled": None if unlabelled == "omit" else unlabelled,
+        "unlabelled": None if general["unlabelled"] == "omit" else general["unlabelled"],
     }
     return ImportOptions(
         classes=[name.strip() for name in classes.split(",")] if classes else None,
         ignore=_numbers(ignore),
-        group=group,
+        **general,
         read=values,
         command=shlex.join([*shlex.split(command), *_as_arguments(repeated)]),
-        unlabelled=unlabelled,
         **further,
     )
+
+
+def _check_groups(options: SourceOptions) -> None:
+    """Raise ConfigError if groups are named in two ways."""
+    from segpipe.errors import ConfigError
+
+    if options.group is not None and options.group_from_folder:
+        raise ConfigError(
+            "groups are named twice",
+            where="--group and --group-from-folder",
+            expected="one of them",
+            fix="omit one of them; --group with a slash is matched against paths: '^([^/]+)/'",
+        )
 
 
 def _as_arguments(options: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from segpipe.cli.data.import_options import (
 )
 
 if TYPE_CHECKING:
+    from segpipe.config import DataParams
     from segpipe.data.imports.inspection import Inspection
 
 EXAMPLE = "segpipe data inspect ../cells\nsegpipe data inspect ../cells --sheet cells.png --json"
@@ -42,11 +43,24 @@ def data_inspect(
 
     options = import_options(f"segpipe data import {shlex.quote(str(source))}", source_options)
     path = sheet or Path(f"{source.resolve().name}-readings.png")
-    inspection = inspect_source(source.resolve(), source_options.format, options, path)
+    inspection = inspect_source(source.resolve(), source_options.format, options, path, _limits())
     if json:
         print_json(inspection.model_dump(mode="json"))
         return
     _print(inspection)
+
+
+def _limits() -> DataParams:
+    """Return the limits of the workspace that the current folder is in; the default ones elsewhere."""
+    from segpipe.config import DataParams, load_params
+    from segpipe.errors import ConfigError
+    from segpipe.workspace.root import find_root
+
+    try:
+        root = find_root(Path.cwd())
+    except ConfigError:
+        return DataParams()
+    return load_params(root).data
 
 
 def _print(inspection: Inspection) -> None:
@@ -61,4 +75,6 @@ def _print(inspection: Inspection) -> None:
         typer.echo(f"An import would fail: {inspection.error}")
     for group in inspection.unused or []:
         typer.echo(group.line())
+    for other in inspection.others:
+        typer.echo(f"would fit too: {other.layout}, because of {other.reason}: {other.command}")
     typer.echo(f"contact sheet: {inspection.sheet}")

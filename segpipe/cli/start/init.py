@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +12,8 @@ import typer
 
 from segpipe.cli.data.import_ import import_data
 from segpipe.cli.data.import_options import (
-    Group,
     SourceOptions,
     Table,
-    Unlabelled,
     Yes,
     import_options,
     with_source_options,
@@ -30,8 +30,6 @@ def init(
     ] = None,
     *,
     source_options: SourceOptions,
-    group: Group = None,
-    unlabelled: Unlabelled = "omit",
     table: Table = None,
     yes: Yes = False,
 ) -> None:
@@ -47,19 +45,82 @@ def init(
 
     if data is not None and not data.exists():
         raise typer.BadParameter(f"{data} does not exist", param_hint="--data")
-    created = create_workspace(directory)
     root = directory.resolve()
+    command = shlex.join(["segpipe", "init", str(directory), *(["--data", str(data)] if data else [])])
+    options = import_options(command, source_options, table=table, yes=yes)
     if data is not None:
-        _check_no_data(root, data.resolve())
-        command = shlex.join(["segpipe", "init", str(directory), "--data", str(data)])
-        options = import_options(command, source_options, group, unlabelled, table=table, yes=yes)
-        with lock(root):
-            import_data(root, data.resolve(), source_options.format, options)
-            commit_staged(root, "Labelled images")
+        _check_source(root, data.resolve(), source_options.format)
+    with _removed_after_errors(root):
+        created = create_workspace(directory)
+        if data is not None:
+            _check_no_data(root, data.resolve())
+            with lock(root):
+                import_data(root, data.resolve(), source_options.format, options)
+                commit_staged(root, "Labelled images")
     say(
         f"{directory} is {'now' if created else 'already'} a workspace. Next: cd {directory} && "
         + ("segpipe run" if Paths(root).data.is_dir() else "segpipe data import SRC")
     )
+
+
+def _check_source(root: Path, source: Path, format: str) -> None:
+    """Check what can be checked before anything is written.
+
+    Raises:
+        ConfigError: there is no such layout, or the source and the new workspace contain each other.
+    """
+    from segpipe.data.formats.registry import AUTO, find_format
+    from segpipe.errors import ConfigError
+    from segpipe.workspace.root import is_workspace
+
+    if format != AUTO:
+        find_format(format)
+    if is_workspace(source) and source != root:
+        raise ConfigError(
+            "is a workspace, not a folder of labelled images",
+            where=source,
+            fix=f"import its data: {shlex.join(['segpipe', 'init', str(root), '--data', str(source / 'data')])}",
+        )
+    beside_data = is_workspace(root) and source != root and not source.is_relative_to(root / "data")
+    if (source.is_relative_to(root) and not beside_data) or root.is_relative_to(source):
+        inner, outer = (source, root) if source.is_relative_to(root) else (root, source)
+        raise ConfigError(
+            "the folder of the images and the new workspace contain each other",
+            where=inner,
+            found=f"it lies in {outer}" if inner != outer else "the same folder twice",
+            expected="two separate folders",
+            fix=f"create the workspace elsewhere: {shlex.join(['segpipe', 'init', f'{outer}-workspace', '--data', str(source)])}",
+        )
+
+
+@contextlib.contextmanager
+def _removed_after_errors(root: Path) -> Iterator[None]:
+    """Remove what `init` has written to a new or empty folder, if an error or an interrupt ends it."""
+    existed = root.exists()
+    is_empty = not existed or (root.is_dir() and not any(root.iterdir()))
+    try:
+        yield
+    except BaseException:
+        if is_empty and root.is_dir():
+            for path in root.iterdir():
+                _remove(path)
+            if not existed:
+                root.rmdir()
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder; files of Git and DVC may be read-only."""
+    import os
+    import shutil
+    import stat
+
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    for folder, _, _ in os.walk(path):
+        Path(folder).chmod(stat.S_IRWXU)
+    shutil.rmtree(path)
 
 
 def _check_no_data(root: Path, source: Path) -> None:

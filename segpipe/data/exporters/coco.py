@@ -81,7 +81,8 @@ def _annotate(
     """Return the COCO entry of an image, its annotations (without ids) and what was lost."""
     labels = read_2d_labels(item, classes, limits)
     if classes.overlapping:
-        return _entry(folder, item, labels), _annotate_sets(labels.class_ids, classes, categories), +labels.losses
+        entry = _entry(folder, item, labels, limits)
+        return entry, _annotate_sets(labels.class_ids, classes, categories), +labels.losses
     height, width = labels.class_ids.shape
     keys = labels.class_ids.astype(np.int32)  # instance id in the upper bits, class id in the lower 8
     losses = labels.losses
@@ -102,12 +103,13 @@ def _annotate(
             stuff = {"isthing": 0} if has_instances and not instance_id and not crowd else {}
             annotations.append({"category_id": category, "iscrowd": int(crowd), **stuff, **shape})
     losses[SPLIT_INSTANCES] += sum(count > 1 for count in parts.values())
-    return _entry(folder, item, labels), annotations, +losses
+    return _entry(folder, item, labels, limits), annotations, +losses
 
 
-def _entry(folder: Path, item: Item, labels: ItemLabels) -> dict[str, Any]:
+def _entry(folder: Path, item: Item, labels: ItemLabels, limits: DataParams) -> dict[str, Any]:
     height, width = labels.class_ids.shape
-    entry: dict[str, Any] = {"file_name": copy_image(item, folder), "width": width, "height": height}
+    name = copy_image(item, folder, limits, labels.losses)
+    entry: dict[str, Any] = {"file_name": name, "width": width, "height": height}
     return entry | ({"group": item.group} if item.group else {})
 
 

@@ -55,7 +55,7 @@ def write_mask_per_class(
 
 def _write(out: Path, classes: ClassTable, limits: DataParams, item: Item) -> Counter[str]:
     labels = read_2d_labels(item, classes, limits)
-    copy_image(item, out / "images")
+    copy_image(item, out / "images", limits, labels.losses)
     masks = {name: classes.labelling.where(labels.class_ids, k) for k, name in enumerate(classes.names) if k > 0}
     masks[_IGNORE_FOLDER] = labels.class_ids == IGNORE
     first = classes.names[1]

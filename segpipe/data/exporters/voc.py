@@ -18,12 +18,12 @@ from PIL import Image
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import Dataset, Item
-from segpipe.data.exporters.labels import copy_file, read_2d_labels
+from segpipe.data.exporters.labels import copy_image, read_2d_labels
 from segpipe.data.exporters.report import ExportReport
 from segpipe.data.exporters.workers import map_items
 from segpipe.data.formats.masks.palette_files import voc_color
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES
-from segpipe.data.images import encode_png, suffix_of
+from segpipe.data.images import encode_png
 from segpipe.errors import DataError
 from segpipe.files import safe_name, write_text
 from segpipe.samples import IGNORE, ClassTable
@@ -97,7 +97,7 @@ def _write_item(
         numbers = _renumbered(labels.instances)
         content = palette_png(numbers.astype(np.uint8), _voc_colors()) if numbers.max() < VOID else encode_png(numbers)
         (out / _INSTANCE_FOLDER / f"{name}.png").write_bytes(content)
-    copy_file(item.image, out / "JPEGImages" / f"{name}{suffix_of(item.image)}")
+    copy_image(item, out / "JPEGImages", limits, losses, name)
     return losses
 
 

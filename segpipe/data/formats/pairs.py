@@ -18,7 +18,8 @@ import yaml
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_samples
 from segpipe.data.dataset_file import read_dataset_file
 from segpipe.data.formats.listing import FolderListing
-from segpipe.data.formats.name_pairs import pair_by_core
+from segpipe.data.formats.name_pairs import mask_stem, no_mask_error, pair_by_core, prefix_is_on_images
+from segpipe.data.formats.name_patterns import pair_by_patterns
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import is_image_file, stem_of
 from segpipe.errors import ConfigError, DataError
@@ -79,20 +80,27 @@ def find_pairs(listing: FolderListing, source: Path, options: ReadOptions) -> Re
     Args:
         listing: the listing of the source or of a folder above it.
         source: the source folder.
-        options: `images`, `masks` and `suffix` are used.
+        options: those of `PAIRING_FIELDS` are used.
 
     Raises:
         DataError: there is no folder of images or of masks, or several; no mask has the name of an image; dataset.yaml or
             samples.csv does not fit the images.
         ConfigError: a folder that the user names does not exist.
     """
+    if options.pattern is not None or options.mask_pattern is not None:
+        result = pair_by_patterns(listing, source, options)
+        by_path = {item.name: _split_in_path(item.name) for item in result.items}
+        if all(by_path.values()):
+            result.items = [replace(item, split=by_path[item.name]) for item in result.items]
+        read_tables(source, result)
+        return result
     parts = _find_parts(listing, source, options)
     result = ReadResult([])
     for split, images, masks in parts:
         if masks is None:
             result.skipped.append((f"{_relative(images, source)}/", "no folder of masks next to it"))
         else:
-            _add_pairs(result, listing, source, images, masks, split, options.suffix)
+            _add_pairs(result, listing, source, images, masks, split, options)
     _check_any_mask(result, listing, parts, source)
     nested = {item.name: _nested_split(item, parts) for item in result.items if item.split is None}
     if nested and all(nested.values()):
@@ -150,7 +158,7 @@ def _check_any_mask(result: ReadResult, listing: FolderListing, parts: list[Part
         where=source,
         found=f"{_relative(image, source)} and {example}",
         expected=f"a mask called {stem_of(image)} or {stem_of(image)}_mask",
-        fix="rename the masks, give the suffix of their names (--suffix _L), or choose another --format",
+        fix="say how the names differ (--suffix _L, --prefix L_, or --pattern REGEX --mask-pattern REGEX), or choose another --format",
     )
 
 
@@ -224,25 +232,38 @@ def _add_pairs(
     images: Path,
     masks: Path,
     split: str | None,
-    suffix: str | None,
+    options: ReadOptions,
 ) -> None:
     """Add the images of one folder with their masks in another. Each mask belongs to at most one image."""
-    endings = MASK_ENDINGS if suffix is None else (suffix,)
+    suffix, prefix = options.suffix, options.prefix or ""
+    endings = MASK_ENDINGS if suffix is None and not prefix else (suffix or "",)
     mask_files = _by_stem(listing, masks, source, result)
     image_files = _by_stem(listing, images, source, result) if masks != images else dict(mask_files)
+    on_images = bool(prefix) and prefix_is_on_images(image_files, mask_files, prefix, endings[0])
+    mask_names = {stem: mask_stem(stem, prefix, on_images) for stem in image_files}  # of the masks, without an ending
     if masks == images:  # one folder for both: a file whose name is that of another file with an ending is a mask
-        image_files = {stem: path for stem, path in image_files.items() if not _is_mask(stem, image_files, endings)}
+        prefixed = set(mask_names.values()) if prefix else set()
+        image_files = {
+            stem: path
+            for stem, path in image_files.items()
+            if stem.removesuffix(suffix or "") not in prefixed and not _is_mask(stem, image_files, endings)
+        }
     siblings = images.parent / "instances"
     has_instances = siblings.is_dir() and siblings != masks
     instances = _by_stem(listing, siblings, source, result) if has_instances else {}
     used: set[Path] = set()
     items_before = len(result.items)
-    by_core = _pairs_by_core(image_files, mask_files, endings, result) if masks != images and suffix is None else {}
+    by_core = (
+        _pairs_by_core(image_files, mask_files, endings, result)
+        if masks != images and suffix is None and not prefix
+        else {}
+    )
     for stem, image in image_files.items():
         stems = [
-            stem + ending
+            mask_names[stem] + ending
             for ending in endings
-            if stem + ending in mask_files and (ending in ("", suffix) or stem + ending not in image_files)
+            if mask_names[stem] + ending in mask_files
+            and (ending in ("", suffix) or mask_names[stem] + ending not in image_files)
         ]
         candidates = [mask_files[name] for name in stems if mask_files[name] != image]
         if len(candidates) > 1:
@@ -258,13 +279,8 @@ def _add_pairs(
     unused = set(mask_files.values()) - used - (set(image_files.values()) if masks == images else set())
     result.skipped += [(_relative(path, source), "a mask without an image") for path in sorted(unused)]
     result.notes.append(f"{_relative(images, source)}/ with {_relative(masks, source)}/")
-    if suffix is not None and len(result.items) > items_before and not used:
-        raise ConfigError(
-            "no mask has this suffix",
-            where=masks,
-            found=f"--suffix {suffix} and the mask {next(iter(mask_files), '(none)')}",
-            expected=f"a mask called {next(iter(image_files))}{suffix}",
-        )
+    if (suffix is not None or prefix) and len(result.items) > items_before and not used:
+        raise no_mask_error(masks, options, next(iter(image_files)), next(iter(mask_files), "(none)"))
 
 
 def _pairs_by_core(
@@ -304,6 +320,11 @@ def _nested_split(item: RawItem, parts: list[Part]) -> str | None:
     """Return the split that the first folder below the folder of images names."""
     relative = next(item.image.relative_to(images) for _, images, _ in parts if item.image.is_relative_to(images))
     return SPLIT_FOLDERS.get(relative.parts[0].lower()) if len(relative.parts) > 1 else None
+
+
+def _split_in_path(name: str) -> str | None:
+    """Return the split that the first folder of a path names which is named like one."""
+    return next((SPLIT_FOLDERS[part.lower()] for part in name.split("/")[:-1] if part.lower() in SPLIT_FOLDERS), None)
 
 
 def _relative(path: Path, source: Path) -> str:

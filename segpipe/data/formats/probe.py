@@ -11,7 +11,7 @@ from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.pairs import find_pairs
 from segpipe.data.formats.readings.mask_kinds import sample_items
 from segpipe.data.formats.readings.sample import MaskSample
-from segpipe.data.formats.source import NO_OPTIONS, RawItem, ReadOptions, ReadResult
+from segpipe.data.formats.source import NO_OPTIONS, PAIRING_FIELDS, RawItem, ReadOptions, ReadResult
 from segpipe.data.mask_content import MaskReader
 from segpipe.errors import SegpipeError
 
@@ -52,7 +52,7 @@ class SourceProbe:
 
         The result is a copy that the caller may change.
         """
-        key = (options.images, options.masks, options.suffix)
+        key = tuple(getattr(options, name) for name in PAIRING_FIELDS)
         if key not in self._pairs:
             try:
                 self._pairs[key] = find_pairs(self.listing, self.source, options)
@@ -67,14 +67,17 @@ class SourceProbe:
         """Return the reader that keeps the content of each mask that it has decoded within these limits."""
         return self._readers.setdefault(limits, MaskReader(limits))
 
-    def sample(self, items: Sequence[RawItem], ignored: Sequence[int] = ()) -> MaskSample:
+    def sample(
+        self, items: Sequence[RawItem], ignored: Sequence[int] = (), limits: DataParams | None = None
+    ) -> MaskSample:
         """Return the sample of mask files of these items by whose pixels the source is judged; volumes are not among them.
 
         Args:
             items: the items of the source.
             ignored: values that the user ignores.
+            limits: limits on file sizes; by default those of an empty params.yaml.
         """
-        return MaskSample(sample_items(items, self.listing), self.mask_reader(DataParams()), ignored)
+        return MaskSample(sample_items(items, self.listing), self.mask_reader(limits or DataParams()), ignored)
 
     def sample_items(self, items: Sequence[RawItem]) -> list[RawItem]:
         """Return the items whose masks are in the sample."""

@@ -15,7 +15,7 @@ from segpipe.data.formats.registry import AUTO, FORMATS, Format, check_options, 
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.formats.unread_labels import explain_unread
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
-from segpipe.errors import DataError
+from segpipe.errors import DataError, SegpipeError
 from segpipe.words import listed
 
 _ANY_NAMES = "paired-names"
@@ -50,11 +50,11 @@ def collect_readings(
         return expand_layout(probe, layout, layout.recognise(probe) or f"--format {format}", options, hints)
     if named := _named_folders(probe, options, hints):
         return named
-    candidates = [format for format in FORMATS.values() if set(options.names_set()) <= set(format.options)]
-    reasons = {
-        format.name: reason for format in candidates if format.kind is None and (reason := format.recognise(probe))
-    }
+    candidates = _candidates(options)
+    reasons = fitting_layouts(probe, options)
     if not reasons:
+        if paired := _read_as_pairs(probe, options, hints):
+            return paired
         raise _unrecognised(probe, options, candidates)
     ranks = sorted({FORMATS[name].rank for name in reasons})
     readings: list[Reading] = []
@@ -78,26 +78,66 @@ def _doubted(probe: SourceProbe, layout: Format, readings: list[Reading]) -> lis
     return [reading.model_copy(update={"evidence": (*reading.evidence, *against)}) for reading in readings]
 
 
+def fitting_layouts(probe: SourceProbe, options: ReadOptions) -> dict[str, str]:
+    """Return the layouts of any rank that a source has, each with the reason in words.
+
+    Args:
+        probe: the source.
+        options: the user's options; only layouts that use all of them are considered.
+    """
+    return {
+        format.name: reason
+        for format in _candidates(options)
+        if format.kind is None and (reason := format.recognise(probe))
+    }
+
+
+def _candidates(options: ReadOptions) -> list[Format]:
+    return [format for format in FORMATS.values() if set(options.names_set()) <= set(format.options)]
+
+
 def _named_folders(probe: SourceProbe, options: ReadOptions, hints: Hints) -> list[Reading]:
-    """Return the readings of a source whose folder of masks the user has named; none if the user has not.
+    """Return the readings of a source whose masks the user has named by folder, prefix or pattern; none if the user has not.
 
     Raises:
         DataError: as `SourceProbe.pairs`.
         ConfigError: as `SourceProbe.pairs`.
     """
-    if not (options.masks and (probe.source / options.masks).is_dir()):
+    names_folder = options.masks is not None and (probe.source / options.masks).is_dir()
+    if not (names_folder or options.prefix or options.pattern or options.mask_pattern):
         return []
+    return _paired_readings(probe, options, hints, "the named folders" if names_folder else "")
+
+
+def _read_as_pairs(probe: SourceProbe, options: ReadOptions, hints: Hints) -> list[Reading]:
+    """Return the readings of a source that no recogniser knows, but whose files are paired with the user's options."""
+    if not (options.images or options.masks or options.suffix):
+        return []
+    try:
+        return _paired_readings(probe, options, hints, "")
+    except SegpipeError:  # `_unrecognised` tells why
+        return []
+
+
+def _paired_readings(probe: SourceProbe, options: ReadOptions, hints: Hints, reason: str) -> list[Reading]:
+    """Return the readings of pairs of images and masks that the user's options name; none if no layout of pairs uses them all.
+
+    Raises:
+        DataError: as `SourceProbe.pairs`.
+        ConfigError: as `SourceProbe.pairs`.
+    """
     items = [item for item in probe.pairs(options).items if item.mask]
+    reason = reason or "; ".join(probe.pairs(options).notes)
     if any(item.mask and suffix_of(item.mask) in VOLUME_SUFFIXES for item in items):
         return [
             Reading(
                 layout="volumes",
-                evidence=(Evidence(text="the named folders hold NIfTI volumes", origin="names"),),
+                evidence=(Evidence(text=f"{reason} hold NIfTI volumes", origin="names"),),
             )
         ]
     if not set(options.names_set()) <= set(FORMATS["folder"].options) or not items:
         return []
-    return expand_layout(probe, FORMATS["folder"], "the named folders", options, hints)
+    return expand_layout(probe, FORMATS["folder"], reason, options, hints)
 
 
 def _unrecognised(probe: SourceProbe, options: ReadOptions, candidates: list[Format]) -> DataError:

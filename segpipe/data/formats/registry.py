@@ -37,7 +37,7 @@ from segpipe.data.formats.masks.voc import read_voc, recognise_voc
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.reading import Variant
 from segpipe.data.formats.run_length_table import read_run_length_table, recognise_run_length_table
-from segpipe.data.formats.source import MaskKind, ReadOptions, ReadResult
+from segpipe.data.formats.source import PAIRING_FIELDS, MaskKind, ReadOptions, ReadResult
 from segpipe.data.formats.volumes.cases import case_variants, read_cases, recognise_cases
 from segpipe.data.formats.volumes.dicom_series import read_dicom_series, recognise_dicom_series
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
@@ -95,7 +95,7 @@ FORMATS = {
             "images/ and masks/ with equal file names; also under train/, val/, test/",
             read_folder,
             recognise_folder,
-            ("images", "masks", "suffix", "overlapping", *MASK_OPTIONS),
+            (*PAIRING_FIELDS, "overlapping", *MASK_OPTIONS),
             has_mask_files=True,
             explain=explain_folder,
         ),
@@ -114,7 +114,7 @@ FORMATS = {
             "images/ and masks/ of instance ids (8 or 16 bits), one class for all instances",
             read_folder,
             recognise_folder,
-            ("images", "masks", "suffix", *COMMON_OPTIONS),
+            (*PAIRING_FIELDS, *COMMON_OPTIONS),
             kind="instances",
             has_mask_files=True,
         ),
@@ -123,7 +123,7 @@ FORMATS = {
             "images/ and masks/ in RGB, and a palette: labelmap.txt, label_colors.txt, palette.csv or --palette",
             read_folder,
             recognise_folder,
-            ("images", "masks", "suffix", "palette", "tolerance", "unknown_colours", *COMMON_OPTIONS),
+            (*PAIRING_FIELDS, "palette", "tolerance", "unknown_colours", *COMMON_OPTIONS),
             kind="colours",
             has_mask_files=True,
         ),
@@ -218,7 +218,7 @@ FORMATS = {
             "images/ and labels/ (or imagesTr/, labelsTr/) of NIfTI volumes with equal file names",
             read_volumes,
             recognise_volumes,
-            ("images", "masks", "suffix", "overlapping"),
+            (*PAIRING_FIELDS, "overlapping"),
         ),
         Format(
             "cases",

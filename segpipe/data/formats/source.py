@@ -31,6 +31,12 @@ class ReadOptions(BaseModel):
     """The folder of masks (or the annotation file), relative to the source or absolute."""
     suffix: str | None = None
     """The text after the image's name in the name of its mask, before the dot."""
+    prefix: str | None = None
+    """The text before the image's name in the name of its mask; or before the mask's name in the name of its image."""
+    pattern: str | None = None
+    """A regular expression for the paths of images. What it captures pairs them with masks."""
+    mask_pattern: str | None = None
+    """A regular expression for the paths of masks; only together with `pattern`."""
     palette: str | None = None
     """A file with the colour of each class, or the name of a known palette."""
     tolerance: int | None = Field(None, ge=0, le=255)
@@ -59,6 +65,9 @@ class ReadOptions(BaseModel):
         """Return the names of the options that the user has set."""
         return [name for name, value in self if value is not None and name != "limits"]
 
+
+PAIRING_FIELDS = ("images", "masks", "suffix", "prefix", "pattern", "mask_pattern")
+"""The options that decide which files are images and masks, and which belong together."""
 
 NO_OPTIONS = ReadOptions()
 """Nothing set by the user."""

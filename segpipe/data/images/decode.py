@@ -16,8 +16,8 @@ from segpipe.data.images.formats.geotiff import nodata_pixels, without_nodata
 from segpipe.data.images.formats.kinds import kind_of
 from segpipe.data.images.geometry import Geometry, align_mask
 from segpipe.data.images.nifti import decode_nifti, is_nifti, nifti_geometry
-from segpipe.data.images.raster import decode_raster, raster_size
-from segpipe.data.images.tiff import decode_tiff, is_tiff
+from segpipe.data.images.raster import decode_raster, raster_orientation, raster_size
+from segpipe.data.images.tiff import decode_tiff, is_tiff, tiff_orientation
 from segpipe.errors import DataError
 
 Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -85,6 +85,21 @@ def read_size(path: Path, limits: DataParams) -> tuple[int, ...]:
     if not content or is_nifti(content) or is_tiff(content) or is_numpy(content) or kind_of(content):
         return decode_image(content, str(path), limits).shape[:-1]
     return raster_size(content, str(path), Bounds.from_limits(limits))
+
+
+def decode_orientation(content: bytes, where: str, limits: DataParams | float) -> tuple[int, tuple[int, int]]:
+    """Return the orientation of an image file (1 is upright) and its stored height and width, from its header.
+
+    The orientation is the EXIF or TIFF tag 274. Files of kinds that have none give 1 and (0, 0).
+
+    Raises:
+        DataError: the file is too large, or not an image.
+    """
+    if not content or is_nifti(content) or is_numpy(content) or kind_of(content) is not None:
+        return 1, (0, 0)
+    if is_tiff(content):
+        return tiff_orientation(content, where)
+    return raster_orientation(content, where, Bounds.from_limits(limits))
 
 
 def read_mask(path: Path, limits: DataParams) -> Mask:

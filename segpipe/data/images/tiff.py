@@ -12,7 +12,7 @@ from PIL import Image
 
 from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_data_errors
 from segpipe.data.images.tiff_axes import PageAxes, page_axes
-from segpipe.data.images.tiff_pixels import make_pixels, make_recipe, name_of, stack_pixels
+from segpipe.data.images.tiff_pixels import ORIENTATION_TAG, make_pixels, make_recipe, name_of, stack_pixels
 from segpipe.errors import DataError
 
 if TYPE_CHECKING:
@@ -89,6 +89,19 @@ def decode_tiff(content: bytes, where: str, bounds: Bounds, indices: bool) -> tu
         recipes = [recipe, *(make_recipe(page, where, indices) for page in pages[1:])]
         notes = [f"{len(pages)} pages read as {'channels' if as_channels else 'a volume'}", *recipe.notes]
         return stack_pixels(pages, content, recipes, as_channels), notes
+
+
+def tiff_orientation(content: bytes, where: str) -> tuple[int, tuple[int, int]]:
+    """Return the orientation of the first page of a TIFF file (1 is upright), and its stored height and width.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    from tifffile import TiffFile
+
+    with decoder_errors_as_data_errors(where), io.BytesIO(content) as stream, TiffFile(stream) as file:
+        page = file.pages.first
+        return int(page.tags.valueof(ORIENTATION_TAG, default=1)), (page.imagelength, page.imagewidth)
 
 
 def _axes_decide(axes: PageAxes, bounds: Bounds) -> bool:

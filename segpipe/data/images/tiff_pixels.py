@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tifffile import TiffPage
 
 _ALPHA = ("ASSOCALPHA", "UNASSALPHA")
-_ORIENTATION_TAG = 274
+ORIENTATION_TAG = 274
 _READ_BYTES = 1 << 22
 _BLOCK_PIXELS = 1 << 20
 
@@ -99,7 +99,7 @@ def make_recipe(page: TiffPage, where: str, indices: bool) -> Recipe:
     if dtype.kind == "b":
         notes.append("1-bit grey spread over 0 to 255")
         steps.append(lambda block: block.astype(np.uint8) * 255)
-    orientation = int(page.tags.valueof(_ORIENTATION_TAG, default=1))
+    orientation = int(page.tags.valueof(ORIENTATION_TAG, default=1))
     return Recipe(keep, steps, orientation, notes + orientation_notes(orientation))
 
 

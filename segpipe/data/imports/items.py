@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 from segpipe.config import SplitParams
-from segpipe.data.formats.pairs import SPLIT_FOLDERS
+from segpipe.data.formats.name_patterns import NamePattern
+from segpipe.data.formats.pairs import IMAGE_FOLDERS, SPLIT_FOLDERS
 from segpipe.data.formats.source import RawItem, ReadResult
 from segpipe.data.metadata_table import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split
@@ -53,32 +53,72 @@ def with_groups(result: ReadResult, pattern: str | None) -> list[RawItem]:
             pattern contains a slash. Its first group (or the whole match) names the group. None: the groups are not changed.
 
     Raises:
-        ConfigError: it is not a regular expression, or it matches no image.
+        ConfigError: it is not a regular expression, it takes too long, or it matches no image.
     """
     if pattern is None:
         return result.items
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(
-            f"not a regular expression: {error}", found=pattern, fix='for instance --group "^([^_]+)_"'
-        ) from error
+    compiled = NamePattern("--group", pattern)
     texts = [item.name if "/" in pattern else item.name.rpartition("/")[2] for item in result.items]
-    groups = [_first_group(compiled, text) for text in texts]
-    ungrouped = [item.name for item, group in zip(result.items, groups, strict=True) if not group]
-    if len(ungrouped) == len(groups):
+    groups = [compiled.first_group(text) for text in texts]
+    if not any(groups):
         raise ConfigError(
-            "the group pattern matches no image", found=pattern, expected=f"a pattern that matches {texts[0]}"
+            "the group pattern matches no image",
+            found=pattern,
+            expected=f"a pattern that matches {texts[0]}",
+            fix="correct --group: without a slash it is matched against the name of the file, with one against its path in SRC",
         )
+    return _grouped(result, groups)
+
+
+def _grouped(result: ReadResult, groups: list[str | None]) -> list[RawItem]:
+    """Return the items with these groups, and add a note about those that are in none."""
+    ungrouped = [item.name for item, group in zip(result.items, groups, strict=True) if not group]
     if ungrouped:
         result.notes.append(f"in no group: {len(ungrouped)}, for example {ungrouped[0]}")
     return [replace(item, group=group) if group else item for item, group in zip(result.items, groups, strict=True)]
 
 
-def _first_group(pattern: re.Pattern[str], text: str) -> str | None:
-    """Return the first group of a match, or the whole match if the pattern has no groups; None without a match of it."""
-    match = pattern.search(text)
-    return match and (match[1] if pattern.groups else match[0])
+def with_folder_groups(result: ReadResult) -> list[RawItem]:
+    """Return the items of a result, each in the group that its folder names.
+
+    The group is the first folder below the one that all images have in common. Folders named like a split or a folder of images do
+    not count. If there are deeper folders, a note says so: images of one patient stay together wherever the patient's folders are.
+
+    Args:
+        result: gets a note about what the groups are.
+
+    Raises:
+        ConfigError: all images are in one folder.
+    """
+    folders = [_group_folders(item.name) for item in result.items]
+    common = 0
+    while all(len(parts) > common for parts in folders) and len({parts[common] for parts in folders}) == 1:
+        common += 1
+    groups = [parts[common] if len(parts) > common else None for parts in folders]
+    if not any(groups):
+        raise ConfigError(
+            "all images are in one folder, so folders name no groups",
+            where="--group-from-folder",
+            found="/".join(folders[0]) or "no subfolder",
+            expected="images in several folders",
+            fix="omit it, or take the groups from the names of the files: --group REGEX",
+        )
+    named = sorted({group for group in groups if group})
+    note = f"groups from folders: {listed(named, 3)}"
+    if deeper := next((parts for parts in folders if len(parts) > common + 1), None):
+        path = "/".join(deeper[common:])
+        note += (
+            f" (their subfolders, such as {path}, are no groups of their own; --group REGEX with a slash names others)"
+        )
+    result.notes.append(note)
+    return _grouped(result, groups)
+
+
+def _group_folders(name: str) -> list[str]:
+    """Return the folders of an image, without those that are named like a split or like a folder of images."""
+    return [
+        part for part in name.split("/")[:-1] if part.lower() not in SPLIT_FOLDERS and part.lower() not in IMAGE_FOLDERS
+    ]
 
 
 def with_assignments(result: ReadResult, table: ImageTable, groups: bool) -> ReadResult:

@@ -19,7 +19,11 @@ class ImportOptions(BaseModel):
     ignore: list[int] = []
     """Pixel values to ignore."""
     group: str | None = None
-    """A regular expression. What it finds in an image's relative path (its first group, if it has one) is the image's group."""
+    """A regular expression. What it finds in an image's name or relative path (its first group, if it has one) is the image's group."""
+    group_from_folder: bool = False
+    """True if the folder of an image is its group: the first folder below the one that all images have in common."""
+    to: Literal["rgb", "grey"] | None = None
+    """What all 2D images become. None: images are as they are; if grey ones are mixed with colour ones, they become RGB."""
     table: Path | None = None
     """A CSV table with a column that names the images; its other columns go to samples.csv. Default: a table in the source."""
     read: ReadOptions = ReadOptions()

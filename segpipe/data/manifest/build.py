@@ -17,7 +17,7 @@ from segpipe.data.manifest.columns import Row
 from segpipe.data.manifest.describe import describe_orphan
 from segpipe.data.manifest.table import to_frame
 from segpipe.data.splits import assign_folds, assign_splits
-from segpipe.progress import say, track
+from segpipe.progress import track
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,8 +64,6 @@ def build_manifest(
     filled += [describe_orphan(path, dataset.root) for path in dataset.orphans]
     _name_channels(filled, dataset.channels)
     parts = assign_splits(filled, split)
-    for note in imbalances(filled, parts, split):
-        say(f"splits of few groups: {note}")
     for row, part, fold in zip(filled, parts, assign_folds(filled, split), strict=True):
         if split.method == "ranges" and row["group"] and not row["split_given"]:
             row["group"] = f"{row['group']} ({part or 'gap'})"  # a group must not be in two splits
@@ -78,6 +76,24 @@ def _name_channels(rows: list[Row], channels: tuple[str, ...]) -> None:
     for row in rows:
         if not row["channel_names"] and row["channels"] == len(channels) > 0:
             row["channel_names"] = list(channels)
+
+
+def balance_notes(manifest: pd.DataFrame, split: SplitParams) -> list[str]:
+    """Return in words what the splits of few groups could not balance; see `segpipe.data.few_groups.imbalances`.
+
+    Args:
+        manifest: as `build_manifest` returns it.
+        split: how images were assigned to splits.
+    """
+    rows = [
+        {
+            "group": row["group"] if isinstance(row["group"], str) else None,
+            "split": row["split"] if row["split_given"] else None,
+            "class_pixels": row["class_pixels"],
+        }
+        for row in manifest.to_dict("records")
+    ]
+    return imbalances(rows, manifest["split"].tolist(), split)
 
 
 def _file_name(item: Item) -> str:

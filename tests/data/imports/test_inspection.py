@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from segpipe.cli.main import app
 from segpipe.data.imports.inspection import inspect_source
 from segpipe.data.imports.options import ImportOptions
-from segpipe.errors import DataError
+from segpipe.errors import ConfigError, DataError
 from tests.data.formats.readings.test_kinds import boxes, write
-from tests.worlds.layouts import photo
+from tests.worlds.layouts import photo, save, values
 
 RUNNER = CliRunner()
 
@@ -73,3 +74,56 @@ def test_a_file_cannot_be_inspected(tmp_path: Path) -> None:
     (tmp_path / "cells.zip").touch()
     with pytest.raises(DataError, match=r"cells\.zip: is not a folder"):
         inspect_source(tmp_path / "cells.zip", "auto", ImportOptions(), tmp_path / "sheet.png")
+
+
+def test_layouts_that_fit_too_are_shown(source: Path, tmp_path: Path) -> None:
+    photo(source / "images" / "a.png")
+    save(source / "masks" / "a.png", values(0, [0, 1, 2]))
+    entry = {"id": 1, "file_name": "a.png", "width": 25, "height": 18}
+    square = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 2, 9, 2, 9, 9, 2, 9]], "iscrowd": 0}
+    content = {"images": [entry], "annotations": [square], "categories": [{"id": 1, "name": "cell"}]}
+    (source / "instances.json").write_text(json.dumps(content))
+    sheet = str(tmp_path / "sheet.png")
+    done = RUNNER.invoke(app, ["data", "inspect", str(source), "--sheet", sheet])
+    assert "[1] coco" in done.stdout
+    assert (
+        f"would fit too: folder, because of images/ with masks/: segpipe data import {source} --format folder"
+        in done.stdout
+    )
+    done = RUNNER.invoke(app, ["data", "inspect", str(source), "--sheet", sheet, "--json"])
+    assert [other["layout"] for other in json.loads(done.stdout)["others"]] == ["folder"]
+
+
+def test_limits_are_those_of_the_workspace(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(source, lambda n: boxes(8 + n, n))
+    command = ["data", "inspect", str(source), "--sheet", str(tmp_path / "sheet.png"), "--json"]
+    workspace = tmp_path / "w"
+    workspace.mkdir()
+    (workspace / "dvc.yaml").write_text("stages: {}\n")
+    (workspace / "params.yaml").write_text("candidates: {unet: {family: unet}}\ndata: {max_megapixels: 0.000001}\n")
+    assert json.loads(RUNNER.invoke(app, command).stdout)["readings"][0]["reading"]["kind"] == "instances"
+    monkeypatch.chdir(workspace)
+    done = RUNNER.invoke(app, command)
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["readings"][0]["reading"]["kind"] == "classes", "no mask may be decoded"
+
+
+def test_the_sheet_names_files_and_classes(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(source / "images" / "first-image.png")
+    save(source / "masks" / "first-image.png", values(0, [0, 1, 2]))
+    texts: list[str] = []
+    draw_text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda self, at, text, **kw: (texts.append(text), draw_text(self, at, text, **kw))
+    )
+    inspect_source(source, "folder", ImportOptions(read={"kind": "classes"}), tmp_path / "sheet.png")
+    assert "first-image.png" in texts and {"1", "2"} <= set(texts)
+
+
+def test_options_of_an_import_are_taken_and_repeated(source: Path, tmp_path: Path) -> None:
+    write(source, lambda n: boxes(8 + n, n))
+    options = ["--group", "^(.)", "--to", "grey", "--unlabelled", "keep"]
+    done = RUNNER.invoke(app, ["data", "inspect", str(source), "--sheet", str(tmp_path / "s.png"), *options])
+    assert done.exit_code == 0 and "--to grey --group '^(.)' --unlabelled keep --format label-maps" in done.stdout
+    both = RUNNER.invoke(app, ["data", "inspect", str(source), "--group", "^(.)", "--group-from-folder"])
+    assert isinstance(both.exception, ConfigError) and "groups are named twice" in str(both.exception)

@@ -17,8 +17,9 @@ from PIL import Image
 
 from segpipe.config import DataParams, SplitParams
 from segpipe.data.dataset import load_dataset, load_sample
+from segpipe.data.exporters.registry import export_dataset
 from segpipe.data.formats.readings.choose import UnclearSource
-from segpipe.data.images import read_mask
+from segpipe.data.images import read_image, read_mask
 from segpipe.data.importer import ImportReport
 from segpipe.data.manifest.build import build_manifest
 from segpipe.errors import DataError
@@ -241,3 +242,25 @@ def test_pixels_without_data_count_in_no_class(read: Read, data: Path) -> None:
         assert row["ignored_pixels"] == missing.sum()
         n_missing += int(missing.sum())
     assert n_missing > 0
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "folder", "nnunet"])
+def test_exports_of_turned_images_fit_their_masks(read: Read, data: Path, tmp_path: Path, format: str) -> None:
+    read("W16_export_of_turned_jpeg")
+    export_dataset(load_dataset(data), tmp_path / "out", format, DataParams())
+    folder = tmp_path / "out" / {"voc": "JPEGImages", "nnunet": "imagesTr"}.get(format, "images")
+    masks = {key: mask_of(item).shape for key, item in items(data).items()}
+    for path in folder.iterdir():
+        with Image.open(path) as image:
+            assert (
+                image.size[::-1] == masks[path.stem.removesuffix("_0000").removesuffix("_0001").removesuffix("_0002")]
+            )
+            assert image.getexif().get(0x0112, 1) == 1
+
+
+def test_grey_images_among_colour_ones_become_rgb(read: Read, data: Path) -> None:
+    report = read("X09_grey_among_colour")
+    assert {read_image(item.image, DataParams()).shape[2] for item in items(data).values()} == {3}
+    assert any("grey images that are stored as RGB" in note and ": 2;" in note for note in report.notes)
+    read("X09_grey_among_colour", to="grey", replace=True)
+    assert {read_image(item.image, DataParams()).shape[2] for item in items(data).values()} == {1}

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image, ImageOps
 
 from segpipe.config import DataParams
 from segpipe.data.images import decode_image, encode_png, read_mask
@@ -197,3 +198,25 @@ def test_the_mask_of_a_geotiff_has_the_place_of_its_image(segmenter: Segmenter, 
         for number, _, _, value, _ in tags:
             assert file.pages[0].tags.valueof(number) == value
         np.testing.assert_array_equal(CLASSES.encode(file.asarray()), segmenter.predict(image).class_ids)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", ["png", "webp", "tif"])
+def test_masks_of_turned_images_fit_them_as_viewers_show_them(
+    segmenter: Segmenter, tmp_path: Path, ending: str, orientation: int
+) -> None:
+    stored, path = toy_image(1, 40, 50), tmp_path / f"a.{ending}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if ending == "tif":
+        tifffile.imwrite(path, stored, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+        Image.fromarray(stored).save(tmp_path / "b.png", exif=exif)
+    else:
+        Image.fromarray(stored).save(path, exif=exif, **({"lossless": True} if ending == "webp" else {}))
+    with Image.open(tmp_path / "b.png" if ending == "tif" else path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    (row,) = predict_files(segmenter, [path], tmp_path / "out", LIMITS)
+    mask = np.asarray(Image.open(tmp_path / "out" / row["mask"]))
+    np.testing.assert_array_equal(CLASSES.encode(mask), segmenter.predict(upright).class_ids)
+    overlay = Image.open(tmp_path / "out" / row["overlay"])
+    assert overlay.size == upright.shape[1::-1] and overlay.getexif().get(0x0112, 1) == 1

@@ -208,14 +208,26 @@ def _number(files: list[tuple[Path, Entries]], table: ClassTable | None) -> Numb
 def _named_file(source: Path, name: str) -> Path:
     path = (source / name).resolve()
     if not path.is_file():
-        raise ConfigError("no such file", where="--masks", found=name, expected="the JSON with the annotations")
+        raise ConfigError(
+            "no such file",
+            where="--masks",
+            found=name,
+            expected="the JSON with the annotations",
+            fix=f"give --masks a file, relative to {source} or absolute",
+        )
     return path
 
 
 def _named_folder(source: Path, name: str) -> Path:
     folder = (source / name).resolve()
     if not folder.is_dir():
-        raise ConfigError("no such folder", where="--images", found=name, expected="the folder of images")
+        raise ConfigError(
+            "no such folder",
+            where="--images",
+            found=name,
+            expected="the folder of images",
+            fix=f"give --images a folder, relative to {source} or absolute",
+        )
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from segpipe.config import DataParams
 from segpipe.data.dataset import CLASSES_FILE
 from segpipe.data.formats.masks.palette_files import read_palette
 from segpipe.data.formats.masks.palettes import Palette
@@ -78,7 +77,7 @@ def _expand_variant(
     kinds = _kinds(probe, layout, result, options, hints)
     ways: list[Orientation] = []
     if options.exif is None and not options.overlapping:
-        ways = read_orientations(probe.sample_items(items), probe.mask_reader(DataParams()))
+        ways = read_orientations(probe.sample_items(items), probe.mask_reader(options.limits))
     readings = []
     for kind in kinds:
         for way in ways or [Orientation("", ())]:
@@ -126,7 +125,7 @@ def _kinds(
         return [KindReading("classes", classes=f"as {CLASSES_FILE} says")]
     if options.kind is None and result.classes is not None:
         return [KindReading("classes", classes=f"as {result.classes_from}")]
-    sample = probe.sample(result.items, hints.ignore)
+    sample = probe.sample(result.items, hints.ignore, options.limits)
     if (
         options.kind is None
         and len(result.palettes) == 1

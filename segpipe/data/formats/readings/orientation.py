@@ -10,14 +10,13 @@ import numpy as np
 
 from segpipe.data.formats.readings.reading import Evidence
 from segpipe.data.formats.source import RawItem
-from segpipe.data.images import max_bytes, read_image, suffix_of
-from segpipe.data.images.bounds import Bounds
-from segpipe.data.images.raster import SIDEWAYS, as_upright, raster_orientation
+from segpipe.data.images import decode_orientation, max_bytes, read_image, suffix_of
+from segpipe.data.images.raster import SIDEWAYS, as_upright
 from segpipe.data.mask_content import MaskReader
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 _MAX_COMPARED = 8
 _MIN_RATIO = 1.25
 """Contours of masks lie this much better on the edges of their images in the right orientation than in the other one."""
@@ -37,7 +36,7 @@ def image_orientation(image: Path, reader: MaskReader) -> tuple[int, tuple[int, 
         return 1, (0, 0)
     try:
         content = read_bytes(image, max_bytes(reader.limits))
-        return raster_orientation(content, str(image), Bounds.from_limits(reader.limits))
+        return decode_orientation(content, str(image), reader.limits)
     except DataError:  # the import reports it
         return 1, (0, 0)
 

@@ -102,7 +102,7 @@ class MaskSample:
         regions: list[Region] = []
         for number, sampled in enumerate(self.masks[:_MAX_IMAGES_COMPARED]):
             regions += self._regions(number, sampled, with_position)
-        return chance_of_meaning(regions)
+        return chance_of_meaning(_with_equal_channels(regions, n_others=2 if with_position else 0))
 
     def _regions(self, number: int, sampled: SampledMask, with_position: bool) -> list[Region]:
         try:
@@ -120,3 +120,19 @@ class MaskSample:
                 position = ((shape.box[1] + shape.box[3]) / 2, float(np.sqrt(shape.area))) if with_position else ()
                 regions.append(Region(number, value, features + position))
         return regions
+
+
+def _with_equal_channels(regions: list[Region], n_others: int) -> list[Region]:
+    """Return regions with equal numbers of features: where grey images are mixed with colour ones, grey is repeated.
+
+    Args:
+        regions: their features are one for each channel, then `n_others` others.
+        n_others: the number of features that are not channels.
+    """
+    length = max((len(region.features) for region in regions), default=0)
+    return [
+        replace(region, features=region.features[:1] * (length - len(region.features)) + region.features)
+        if len(region.features) < length and len(region.features) > n_others
+        else region
+        for region in regions
+    ]

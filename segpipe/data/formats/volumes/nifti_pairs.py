@@ -59,7 +59,12 @@ def read_volumes(probe: SourceProbe, options: ReadOptions) -> ReadResult:
 def _with_decathlon_folders(probe: SourceProbe, options: ReadOptions) -> ReadOptions:
     """Return options with the folder names of the Medical Segmentation Decathlon, if they exist and the user names none."""
     names = ("imagesTr", "labelsTr")
-    if options.images or options.masks or not all(probe.listing.is_folder(probe.source / name) for name in names):
+    if (
+        options.images
+        or options.masks
+        or options.pattern
+        or not all(probe.listing.is_folder(probe.source / name) for name in names)
+    ):
         return options
     return options.model_copy(update=dict(zip(("images", "masks"), names, strict=True)))
 
