@@ -27,6 +27,7 @@ OVERLAP = "pixels where instances overlap: the smaller instance is kept"
 HIDDEN = "instances that are completely covered by smaller ones"
 EMPTY = "instances that cover no pixel"
 CLIPPED = "instances that reach beyond the edge of their image, clipped"
+INCOMPLETE = "images of which annotations are left out: the pixels of these annotations are background"
 _MAX_INSTANCES = 65535
 
 
