@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from segpipe.data.formats.annotations.categories import Category
 from segpipe.data.formats.annotations.coco_units import UNIT_SIZES, Unit, find_unit, flat_outlines
-from segpipe.data.formats.annotations.painter import CLIPPED, Annotation
+from segpipe.data.formats.annotations.painter import CLIPPED, INCOMPLETE, Annotation
 from segpipe.data.formats.annotations.shapes import Polygons, Shape, parse_polygon, parse_runs, reaches_out
 from segpipe.errors import DataError
 
@@ -192,6 +192,7 @@ def _add_annotations(
 ) -> None:
     by_text = {str(image_id): image for image_id, image in images.items()}
     first_index: dict[Any, int] = {}
+    incomplete: set[str] = set()
     for index, entry in enumerate(raw):
         if not isinstance(entry, dict):
             entries.skipped.append((f"annotations[{index}]", f"not an annotation: {repr(entry)[:40]}"))
@@ -221,9 +222,12 @@ def _add_annotations(
             shape = _parse_shape(entry.get("segmentation"), image.size, name, entries, unit)
         except DataError as error:
             entries.skipped.append((name, str(error)))
+            if image is not None and "occurs twice" not in str(error):
+                incomplete.add(image.file_name)
             continue
         is_instance = bool(entry.get("isthing", is_thing[category]))
         image.annotations.append(Annotation(shape, category, bool(entry.get("iscrowd")), is_instance))
+    entries.counts[INCOMPLETE] += len(incomplete)
 
 
 def _parse_shape(raw: Any, size: tuple[int, int], name: str, entries: Entries, unit: Unit) -> Shape:

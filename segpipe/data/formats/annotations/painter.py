@@ -29,6 +29,7 @@ HIDDEN = "instances that are completely covered by smaller ones"
 COVERED = "instances that are completely covered by upper ones"
 EMPTY = "instances that cover no pixel"
 CLIPPED = "instances that reach beyond the edge of their image, clipped"
+INCOMPLETE = "images of which annotations are left out: the pixels of these annotations are background"
 _MAX_INSTANCES = 65535
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from segpipe.data.formats.annotations.categories import Category, Numbering, number_classes
 from segpipe.data.formats.annotations.listed_images import find_listed
-from segpipe.data.formats.annotations.painter import Annotation, Painter
+from segpipe.data.formats.annotations.painter import INCOMPLETE, Annotation, Painter
 from segpipe.data.formats.annotations.yolo_labels import BOX, read_labels, uploaded_label_file
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
@@ -117,7 +117,7 @@ def read_yolo_seg(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         )
     if added and counts[_WITHOUT_FILE] == len(added):
         raise _no_labels(source, path, first_image)
-    result.notes += [f"{text}: {count}" for text, count in counts.items()]
+    result.notes += [f"{text}: {count}" for text, count in counts.items() if count]
     return result
 
 
@@ -290,6 +290,7 @@ def _add_item(
             return 0
         result.skipped += skipped
         counts += decisions
+        counts[INCOMPLETE] += bool(skipped)
     else:
         counts[_WITHOUT_FILE] += 1
     painter = Painter(annotations, numbering, None, True, str(image))

@@ -35,6 +35,7 @@ from segpipe.files import read_bytes
 _NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-(\d+)", re.ASCII)
 _MAX_TABLE_BYTES = 1 << 27
 _MAX_SIZES_COMPARED = 50
+_MAX_FOLDERS_CHECKED = 20
 _ADVICE = "add the export of the same project as CSV, JSON or JSON-MIN to the folder"
 
 
@@ -191,8 +192,9 @@ def _problem(probe: SourceProbe) -> DataError | None:
 
 def _has_brushes(probe: SourceProbe) -> bool:
     """Return whether one of the first folders holds a mask of an export, without listing all of the source."""
-    folders = [probe.source, *probe.listing.folders(probe.source)]
-    folders += [inner for folder in folders[1:] for inner in probe.listing.folders(folder)]
+    folders = probe.listing.folders(probe.source)[:_MAX_FOLDERS_CHECKED]
+    inner = [child for folder in folders for child in probe.listing.folders(folder)[:_MAX_FOLDERS_CHECKED]]
+    folders = [probe.source, *folders, *inner]
     return any(probe.listing.matching(folder, "task-*-annotation-*-by-*") for folder in folders)
 
 

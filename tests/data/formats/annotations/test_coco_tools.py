@@ -168,3 +168,17 @@ def test_links_that_were_saved_as_text(source: Path, data: Path, content: str) -
     (source / "images" / "a.png").write_text("../../disk/a.png")
     with pytest.raises(DataError, match=r"a\.png: is a link that was saved as a text file.*core\.symlinks"):
         import_source(source, data)
+
+
+def test_images_with_boxes_among_outlines_are_counted(source: Path, data: Path) -> None:
+    """Roboflow writes a box without an outline as an empty `segmentation`."""
+    for name in ("a.png", "b.png"):
+        photo(source / "images" / name)
+    content = document("a.png", "b.png")
+    content["annotations"] += [{"id": 99, "image_id": 10, "category_id": 7, "segmentation": [], "bbox": [9, 9, 5, 5]}]
+    content["annotations"] += [content["annotations"][1]]  # which changes nothing
+    write_json(source / "x.json", content)
+    report = import_source(source, data)
+    assert sum(note.startswith("images of which annotations are left out") for note in report.notes) == 1
+    assert any(note.endswith("are background: 1") for note in report.notes)
+    assert [name for name, _ in report.skipped] == ["x.json: annotation 99 of a.png", "x.json: annotation 11 of b.png"]

@@ -12,8 +12,10 @@ import pytest
 
 from segpipe.data.formats.annotations.label_studio_shapes import decode_brush
 from segpipe.data.formats.annotations.shapes import Runs
+from segpipe.data.formats.readings.choose import UnclearSource
 from segpipe.data.images import read_image
 from segpipe.errors import DataError
+from tests.data.formats.annotations.test_coco import document
 from tests.worlds.layouts import HEIGHT, LIMITS, WIDTH, import_source, instances_of, items, mask_of, photo
 
 SIZES = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
@@ -325,3 +327,13 @@ def test_nothing_usable_is_an_error(source: Path, data: Path, tmp_path: Path, ta
     with pytest.raises(DataError, match=words):
         import_source(source, data, "label-studio")
     assert not data.exists()
+
+
+def test_two_kinds_of_exports_in_one_folder_are_asked_about(source: Path, data: Path) -> None:
+    photo(source / "images" / "a1b2c3d4-a.png")
+    write_export(source, task(1, "/data/upload/1/a1b2c3d4-a.png", [polygon(1, 1, 4, 3)]))
+    (source / "result.json").write_text(json.dumps(document("images\\a1b2c3d4-a.png")))
+    with pytest.raises(UnclearSource, match=r"--format coco.*--format label-studio"):
+        import_source(source, data)
+    import_source(source, data, "label-studio")
+    assert (mask_of(items(data)["a1b2c3d4-a"]) > 0).sum() == 12

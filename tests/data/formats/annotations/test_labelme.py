@@ -310,6 +310,14 @@ def test_an_image_is_never_guessed_among_several(source: Path, tmp_path: Path) -
     assert [name for name, _ in result.skipped] == ["labels/a.json", "labels/b.json"]
 
 
+def test_the_folder_in_the_name_counts_more_than_the_folder_of_the_json(source: Path, data: Path) -> None:
+    photo(source / "img" / "a.png", seed=1)
+    photo(source / "ann" / "a.png", seed=2)  # a preview
+    write_labelme(source / "ann" / "a.json", [square("cell", 1, 1, 4)], imagePath="D:\\project\\img\\a.png")
+    import_source(source, data)
+    assert np.array_equal(read_image(items(data)["a"].image, LIMITS), read_image(source / "img" / "a.png", LIMITS))
+
+
 def test_the_embedded_image_counts_more_than_a_name_in_another_folder(source: Path, data: Path, tmp_path: Path) -> None:
     photo(source / "other" / "a.png", seed=2)
     embedded = base64.b64encode(photo(tmp_path / "a.png", seed=1).read_bytes()).decode()

@@ -127,3 +127,11 @@ def test_links_to_images_outside_the_source_and_the_advice(source: Path, data: P
     subprocess.run(["cp", "-rL", source, copy], check=True)
     report = import_source(copy, data)
     assert (report.masks, report.unused) == (3, [])
+
+
+def test_images_with_boxes_among_outlines_are_counted(source: Path, data: Path) -> None:
+    write(source, "images/train", "labels/train", "train: images/train\nnames: [cell]\n")
+    (source / "labels" / "train" / "a.txt").write_text(LINE + "0 0.5 0.5 0.1 0.1\n")
+    report = import_source(source, data)
+    assert [name for name, _ in report.skipped] == ["labels/train/a.txt:2"]
+    assert any(note.endswith("the pixels of these annotations are background: 1") for note in report.notes)
