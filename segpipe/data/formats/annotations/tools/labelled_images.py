@@ -112,9 +112,12 @@ def add_items(
         options: with `overlapping`, a pixel may have several classes.
 
     Raises:
-        DataError: no shape of a class is left, so that everything would be background; or there are too many classes.
+        DataError: no image is left; no shape of a class is left, so that everything would be background; or there are too many classes.
     """
     images = _without_repeated(images, result)
+    if not images:
+        reason = ": ".join(result.skipped[0]) if result.skipped else "no image in the annotations"
+        raise DataError("no annotated image can be used", where=where, found=reason)  # the reason says how to mend it
     used = Counter(shape.label for image in images for shape in image.shapes if not shape.ignored)
     if not any(not is_background_category(label) and not is_ignored_label(label) for label in used):
         reason = ": ".join(result.skipped[0]) if result.skipped else "no shape with an area and a class"
@@ -174,7 +177,12 @@ def _without_repeated(images: Sequence[LabelledImage], result: ReadResult) -> li
     for same in by_path.values():
         filled = [image for image in same if image.shapes] or same[:1]
         if len({_fingerprint(image) for image in filled}) > 1:
-            result.skipped.append((same[0].name, f"{len(filled)} annotations of this image differ: keep one of them"))
+            result.skipped.append(
+                (
+                    same[0].name,
+                    f"{len(filled)} annotations of this image differ: keep one of their files",
+                )
+            )
         else:
             unique.append(filled[0])
     return unique

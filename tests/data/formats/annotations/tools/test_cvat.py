@@ -145,7 +145,12 @@ def test_several_jobs_ignored_pixels_and_the_background(source: Path, data: Path
     report = import_source(source, data)
     assert report.classes.names == ["background", "leaf", "stem"]
     assert report.images == 1  # the other image has two different annotations
-    assert report.skipped == [("task_1/images/task_1", "2 annotations of this image differ: keep one of them")]
+    assert report.skipped == [
+        (
+            "task_1/images/task_1",
+            "2 annotations of this image differ: keep one of their files",
+        )
+    ]
     write_xml(source / "task_2" / "annotations.xml", image("task_2.png", polygon("stem", 1, 1, 5)), image("task_1.png"))
     report = import_source(source, data, replace=True)
     assert "several files imported together, from task_1, task_2" in report.notes
@@ -157,7 +162,7 @@ def test_one_of_several_exports_and_overlapping_classes(source: Path, data: Path
     photo(source / "images" / "a.png")
     write_xml(source / "old.xml", image("a.png", polygon("leaf", 1, 1, 4)))
     write_xml(source / "new.xml", image("a.png", polygon("leaf", 1, 1, 6), polygon("stem", 2, 2, 2)))
-    with pytest.raises(DataError, match=r"all pixels would be background.*differ: keep one of them"):
+    with pytest.raises(DataError, match=r"no annotated image can be used.*differ: keep one of their files"):
         import_source(source, data)
     import_source(source, data, read={"masks": "new.xml"})
     assert counts(mask_of(items(data)["a"])) == {1: 32, 2: 4}

@@ -158,6 +158,15 @@ def test_names_of_images(source: Path, image: str, name: str) -> None:
     assert [item.image for item in result.items] == [path]
 
 
+def test_two_files_for_one_image(source: Path, data: Path) -> None:
+    write_geojson(source / "a.ome.geojson", square(1, 1, 3, "a"), image="a.ome.tif")
+    second = write_geojson(source / "a.geojson", square(1, 1, 4, "a"), image=None)
+    with pytest.raises(DataError, match=r"2 annotations of this image differ: keep one of their files"):
+        import_source(source, data)
+    second.unlink()
+    assert import_source(source, data).masks == 1
+
+
 def test_images_that_cannot_be_assigned(source: Path, data: Path, tmp_path: Path) -> None:
     write_geojson(source / "sub" / "a.geojson", square(1, 1, 3, "a"), image=None)
     with pytest.raises(DataError, match=r"image of its name.*missing image"):

@@ -193,7 +193,7 @@ def test_broken_files(source: Path, data: Path) -> None:
         source / "a.json", entry("gone.png", [square(1, 1, 3)]), entry("../b.png", []), {"filename": "", "size": 1}
     )
     photo(source.parent / "b.png")
-    with pytest.raises(DataError, match=r"all pixels would be background.*missing image"):
+    with pytest.raises(DataError, match=r"no annotated image can be used.*missing image"):
         import_source(source, data)
     (source / "a.json").write_text('{"regions": "shape_attributes", "x": {"filename": 3, "region_attributes": 1}')
     with pytest.raises(DataError, match="not valid JSON"):
