@@ -215,6 +215,20 @@ def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     assert any("without a mask: 1, for example b" in note for note in report.notes)
 
 
+def test_values_follow_each_slice_and_its_interpretation(tmp_path: Path) -> None:
+    volume, (first, _) = scan(), regions()
+    paths = write_series(tmp_path / "src" / "a", volume, "a", BitsStored=12)
+    for index, path in enumerate(paths):  # as in PET: a slope of its own for each slice
+        slice_ = pydicom.dcmread(path)
+        slice_.RescaleSlope, slice_.RescaleIntercept = 1 + index, 0
+        slice_.PhotometricInterpretation = "MONOCHROME1"
+        slice_.save_as(path)
+    write_seg(tmp_path / "src" / "a" / "seg.dcm", {1: ("liver", first)}, "a")
+    import_source(tmp_path / "src", tmp_path / "data")
+    image = loaded(tmp_path / "data")["a"][0]
+    np.testing.assert_array_equal(image, (4095.0 - volume) * np.arange(1, 7)[:, None, None])
+
+
 def test_series_without_any_label_are_not_recognised(tmp_path: Path) -> None:
     write_series(tmp_path / "src" / "a", scan(), "a")
     with pytest.raises(DataError, match=r"no layout fits|no masks"):
