@@ -58,7 +58,9 @@ def test_segmentations_lie_on_the_slices_of_their_series(
         liver, tumour = (2, 1) if number else (1, 2)  # the numbers of segments differ between files, the labels do not
         segments = {liver: ("liver", first), tumour: ("tumour", second)}
         if kind == "FRACTIONAL":  # 0.5 is inside, 0.4 is not
-            segments = {liver: ("liver", first * 0.5 + second * 0.4), tumour: ("tumour", second * 0.9)}
+            faint = np.zeros(SHAPE)
+            faint[5, 0, :4] = 0.4
+            segments = {liver: ("liver", first * 0.5 + second * 0.6 + faint), tumour: ("tumour", second * 0.9)}
         if kind == "LABELMAP":
             segments = {liver: ("liver", first * liver + second * tumour), tumour: ("tumour", first * 0)}
         write_seg(tmp_path / "src" / name / "seg.dcm", segments, name, kind, by, referenced)
