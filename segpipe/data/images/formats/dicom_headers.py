@@ -101,6 +101,7 @@ def scan_headers(paths: list[Path]) -> HeaderScan:
                 header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
                 reason = _reason(header)
                 uid = str(header.get("SeriesInstanceUID", ""))
+                _check_values(header)
         except DataError as error:
             scan.skipped.append((path, error.what))
             continue
@@ -112,6 +113,12 @@ def scan_headers(paths: list[Path]) -> HeaderScan:
             series.setdefault(uid, Series(uid)).headers[path] = header
     scan.series = list(series.values())
     return scan
+
+
+def _check_values(header: Any) -> None:
+    """Decode the values of a header, which pydicom does on first use: damaged ones raise here, and not later."""
+    for element in header.iterall():
+        str(element.value)
 
 
 def _reason(header: Any) -> str | None:

@@ -58,7 +58,9 @@ def test_segmentations_lie_on_the_slices_of_their_series(
         liver, tumour = (2, 1) if number else (1, 2)  # the numbers of segments differ between files, the labels do not
         segments = {liver: ("liver", first), tumour: ("tumour", second)}
         if kind == "FRACTIONAL":  # 0.5 is inside, 0.4 is not
-            segments = {liver: ("liver", first * 0.5 + second * 0.4), tumour: ("tumour", second * 0.9)}
+            faint = np.zeros(SHAPE)
+            faint[5, 0, :4] = 0.4
+            segments = {liver: ("liver", first * 0.5 + second * 0.6 + faint), tumour: ("tumour", second * 0.9)}
         if kind == "LABELMAP":
             segments = {liver: ("liver", first * liver + second * tumour), tumour: ("tumour", first * 0)}
         write_seg(tmp_path / "src" / name / "seg.dcm", segments, name, kind, by, referenced)
@@ -213,6 +215,20 @@ def test_what_is_not_read_is_told(tmp_path: Path) -> None:
     assert "RTSTRUCT is not read; convert contours to DICOM SEG or NIfTI" in text
     assert "a multi-frame image is not read; convert it to NIfTI (dcm2niix)" in text
     assert any("without a mask: 1, for example b" in note for note in report.notes)
+
+
+def test_values_follow_each_slice_and_its_interpretation(tmp_path: Path) -> None:
+    volume, (first, _) = scan(), regions()
+    paths = write_series(tmp_path / "src" / "a", volume, "a", BitsStored=12)
+    for index, path in enumerate(paths):  # as in PET: a slope of its own for each slice
+        slice_ = pydicom.dcmread(path)
+        slice_.RescaleSlope, slice_.RescaleIntercept = 1 + index, 0
+        slice_.PhotometricInterpretation = "MONOCHROME1"
+        slice_.save_as(path)
+    write_seg(tmp_path / "src" / "a" / "seg.dcm", {1: ("liver", first)}, "a")
+    import_source(tmp_path / "src", tmp_path / "data")
+    image = loaded(tmp_path / "data")["a"][0]
+    np.testing.assert_array_equal(image, (4095.0 - volume) * np.arange(1, 7)[:, None, None])
 
 
 def test_series_without_any_label_are_not_recognised(tmp_path: Path) -> None:
