@@ -46,6 +46,9 @@ def pixels(data: Path) -> list[int]:
         ("W07_yolo_labels_beside_images", "yolo-seg", None, ["background", "cell"]),
         ("W11_coco_normalised_polygons", "coco", None, ["background", "part"]),
         ("X01_labelstudio_windows_paths", "coco", None, ["background", "part"]),
+        ("M08_oxford_trimaps", "folder", "classes", ["background", "foreground"]),
+        ("X11_carvana_gif", "paired-names", "classes", ["background", "class 1"]),
+        ("X12_cvat_camvid", "paired-names", "colours", ["background", "road"]),
         ("X03_labelstudio_yolo", "yolo-seg", None, ["background", "cell", "nucleus"]),
         ("X07_prefix_names", "folder", "classes", ["background", "foreground"]),
         ("X13_coco_no_size", "coco", None, ["background", "part"]),
@@ -57,7 +60,7 @@ def test_the_right_answer(read: Read, data: Path, case: str, layout: str, kind: 
     assert report.masks == report.images > 0
     counts = pixels(data)
     assert all(counts[spec.value] > 0 for spec in report.classes.classes)
-    assert counts[0] == max(counts)
+    assert counts[report.classes.classes[0].value] == max(counts)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +91,10 @@ def test_files_that_are_not_read_are_counted(read: Read) -> None:
     report = read("W13_unread_kinds_lost_npy")
     unused = sum(group.files for group in report.unused)
     assert unused + 2 * report.images == 24
+
+
+@pytest.mark.parametrize("case", ["X15_cityscapes_two_archives", "M10_cityscapes_polygons_alone"])
+def test_cityscapes(read: Read, data: Path, case: str) -> None:
+    report = read(case)
+    assert (report.format, report.images, report.masks, report.groups) == ("cityscapes", 12, 12, 2)
+    assert pixels(data)[0] == 12 * 28 * 20  # the road, as in the maps of label ids

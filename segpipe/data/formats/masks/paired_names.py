@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE
 from segpipe.data.formats.class_lists import find_class_list
 from segpipe.data.formats.mask_labels import NoObjects
 from segpipe.data.formats.masks.file_sets import (
@@ -31,7 +32,7 @@ from segpipe.data.formats.masks.name_words import MASK_WORDS, preference, role_o
 from segpipe.data.formats.masks.palette_files import find_palettes_below
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
-from segpipe.data.images import stem_of
+from segpipe.data.images import is_image_file, stem_of
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.words import listed
 
@@ -70,19 +71,26 @@ def recognise_paired_names(probe: SourceProbe) -> str | None:
 
 def explain_takeover(probe: SourceProbe) -> str | None:
     """Return which folders belong together by the words in their names, if `folder` does not find all of their masks; else None."""
+    try:
+        items = probe.pairs().items
+    except SegpipeError as error:
+        tables = (probe.source / CLASSES_FILE, probe.source / SAMPLES_FILE)
+        if any(str(error.where or "").startswith(str(table)) for table in tables):
+            return None
+        items = []
+    theirs = {item.mask for item in items if item.mask}
+    if theirs and len(theirs) == len(items) and _n_image_files(probe) == len(theirs) + len(items):
+        return None  # every file is used
     pairs = find_named_pairs(probe)
     if not pairs.masks or _are_several_datasets(pairs):
         return None
-    try:
-        theirs = {item.mask for item in probe.pairs().items if item.mask}
-    except SegpipeError as error:
-        tables = (probe.source / "dataset.yaml", probe.source / "samples.csv")
-        if any(str(error.where or "").startswith(str(table)) for table in tables):
-            return None
-        theirs = set()
     if len(theirs) >= len(pairs.masks) and not theirs & pairs.rejected:
         return None
     return listed(pairs.notes, 3)
+
+
+def _n_image_files(probe: SourceProbe) -> int:
+    return sum(map(is_image_file, probe.listing.files_below(probe.source)))
 
 
 def choices_of_masks(probe: SourceProbe, options: ReadOptions) -> list[tuple[dict[str, str], str]]:
