@@ -247,15 +247,15 @@ def groups_of(images: list[FileSet]) -> dict[int, str]:
 
     Empty if a group would be in several splits, or if the folders rather are classes or parts of an archive.
     """
-    shared = set.intersection(*({*one.parts} for one in images)) if images else set()
-    names = {id(one): "_".join(p for p in one.parts if p not in shared and other_words(words_of(p))) for one in images}
-    distinct = {*names.values()}
+    places = {one.place for one in images}
     words = {word for one in images for part in one.parts for word in words_of(part)}
-    are_numbered = all(any(character.isdigit() for character in name) for name in distinct)
-    if len(distinct) < 2 or "" in distinct or words & _NO_GROUP_WORDS or WITHOUT_OBJECTS in words:
+    are_numbered = all(any(word[0].isdigit() for word in place) for place in places)
+    if len(places) < 2 or () in places or words & _NO_GROUP_WORDS or WITHOUT_OBJECTS in words:
         return {}
-    if not are_numbered and len(distinct) < _MIN_NAMED_GROUPS:
+    if not are_numbered and len(places) < _MIN_NAMED_GROUPS:
         return {}
+    shared = set.intersection(*({*one.parts} for one in images))
+    names = {id(one): "_".join(p for p in one.parts if p not in shared and other_words(words_of(p))) for one in images}
     splits: dict[str, set[str | None]] = {}
     for one in images:
         splits.setdefault(names[id(one)], set()).add(one.split)

@@ -65,12 +65,7 @@ class NamedPairs:
 
 
 def recognise_paired_names(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout, and that the layout `folder` finds fewer of its masks. None otherwise."""
-    return explain_takeover(probe)
-
-
-def explain_takeover(probe: SourceProbe) -> str | None:
-    """Return which folders belong together by the words in their names, if `folder` does not find all of their masks; else None."""
+    """Return which folders belong together by the words in their names. None if `folder` finds as many masks, or none belong together."""
     try:
         items = probe.pairs().items
     except SegpipeError as error:

@@ -50,7 +50,7 @@ def expand_layout(probe: SourceProbe, layout: Format, reason: str, options: Read
         return [Reading(layout=layout.name, pairing=reason, evidence=(names,))]
     readings: list[Reading] = []
     for choice, words in layout.choices(probe, options):
-        evidence = (Evidence(text=words, origin="names"), names) if words else (names,)
+        evidence = (Evidence(text=words, origin="names") if words else names,)
         readings += _expand_choice(probe, layout, evidence, options.model_copy(update=choice), choice, hints)
     return readings
 
