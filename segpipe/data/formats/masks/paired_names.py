@@ -121,7 +121,7 @@ def read_paired_names(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         )
     images = [one for one in pairs.sets if one.role == "image"]
     groups, splits = groups_of(images), splits_of(images)
-    result = ReadResult([], notes=pairs.notes)
+    result = ReadResult([], notes=[*pairs.notes])
     result.palettes = find_palettes_below(probe.listing, source)
     flawless = any(WITHOUT_OBJECTS in one.parts for one in images)
     for one in images:
