@@ -1,4 +1,4 @@
-"""`paired-names`: images and masks anywhere below a source, told apart by the words in the names of folders or files.
+"""`paired-names`: images and masks anywhere below a source, distinguished by the words in the names of folders or files.
 
 ```
 SRC/train/a.jpg            SRC/train_masks/a_mask.gif         folders whose names differ by a word for masks
@@ -53,7 +53,7 @@ class NamedPairs:
             is nothing to choose.
         notes: which folders belong together, in words.
         rejected: masks that are no class masks.
-    ambiguous: images with one of several masks, or with a mask that belongs to several images; they are left out.
+        ambiguous: images with one of several masks, or with a mask that belongs to several images; they are left out.
     """
 
     sets: list[FileSet] = field(default_factory=list)
@@ -186,15 +186,15 @@ def _find(probe: SourceProbe, options: ReadOptions) -> NamedPairs:
 
 def _with_several_masks(matches: list[Match]) -> set[Path]:
     """Return the images of which a set holds a second mask, whose name continues that of the first (`a_mask`, `a_mask_1`)."""
-    found: set[Path] = set()
+    several: set[Path] = set()
     for match in matches:
         image_of = {stem_of(mask): image for image, mask in match.pairs.items()}
         for path in {*match.masks.files} - {*match.pairs.values()}:
             words, stem = words_of(stem_of(path)), stem_of(path)
             first = next((stem[:end] for end in range(len(stem) - 1, 0, -1) if stem[:end] in image_of), None)
             if first is not None and words[-1].isdigit() and {*words_of(first)} & MASK_WORDS:
-                found.add(image_of[first])
-    return found
+                several.add(image_of[first])
+    return several
 
 
 def _restricted(sets: list[FileSet], source: Path, options: ReadOptions) -> list[FileSet]:
@@ -205,14 +205,14 @@ def _restricted(sets: list[FileSet], source: Path, options: ReadOptions) -> list
         return name.lower().strip("/") in (folder, *(part.lower() for part in one.parts))
 
     names = {"image": options.images, "mask": options.masks}
-    kept = [one for one in sets if (name := names[one.role]) is None or is_named(one, name)]
+    selected = [one for one in sets if (name := names[one.role]) is None or is_named(one, name)]
     if options.suffix is not None:
-        kept = [one for one in kept if one.role == "image" or _ends(one, options.suffix)]
+        selected = [one for one in selected if one.role == "image" or _ends(one, options.suffix)]
     for role, name in names.items():
-        if name is not None and not any(one.role == role for one in kept):
+        if name is not None and not any(one.role == role for one in selected):
             others = listed(sorted({one.label or one.folder.name for one in sets if one.role == role}), 4)
             raise ConfigError(f"no {role}s in a folder of this name", where=source, found=name, expected=others or None)
-    return kept
+    return selected
 
 
 def _ends(masks: FileSet, suffix: str) -> bool:
@@ -281,7 +281,7 @@ def _without_splits(result: ReadResult) -> None:
 
 
 def _are_several_datasets(pairs: NamedPairs) -> bool:
-    """Return whether the folders of a source are datasets of their own: complete ones, of different structures or called datasets."""
+    """Return whether the folders of a source are separate datasets: complete ones, of different structures or called datasets."""
     used = {*pairs.masks, *pairs.masks.values()}
     structures: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
     for one in pairs.sets:
