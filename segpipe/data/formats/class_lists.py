@@ -28,7 +28,7 @@ def find_class_list(
     sample_values: Callable[[], set[int]],
     result: ReadResult,
 ) -> None:
-    """Give a result the classes of a list in its source, if there is one that is known.
+    """Give a result the classes of a list in its source, if there is one that is known and that has all values of a sample.
 
     Known are `objectInfo150.txt` of ADE20K, `config.json` of Mapillary Vistas, and folders of trimaps with the values 1, 2 and 3.
 
@@ -42,7 +42,7 @@ def find_class_list(
     for path in files_at_depth(listing, source, _MAX_DEPTH):
         parse = _PARSERS.get(path.name.lower())
         names = parse(path) if parse else None
-        if names:
+        if names and sample_values() and sample_values() <= names.keys():
             result.classes, result.classes_from = _table(names), path.name
             result.used_files.add(path)
             return
@@ -64,13 +64,14 @@ def files_at_depth(listing: FolderListing, folder: Path, depth: int) -> list[Pat
 
 def _table(names: dict[int, str | None]) -> ClassTable:
     """Return the class table of names by value; None and names such as `void` mark ignored values."""
-    kept = {value: name for value, name in names.items() if name and name.lower() not in IGNORED_NAMES}
-    order = sorted(kept, key=lambda value: kept[value] != "background")
+    classes = {value: name for value, name in names.items() if name and name.lower() not in IGNORED_NAMES}
+    order = sorted(classes, key=lambda value: classes[value] != "background")
     return ClassTable(
         classes=tuple(
-            ClassSpec(name=str(kept[value]), value=value, color=default_color(rank)) for rank, value in enumerate(order)
+            ClassSpec(name=str(classes[value]), value=value, color=default_color(rank))
+            for rank, value in enumerate(order)
         ),
-        ignore=tuple(value for value in names if value not in kept),
+        ignore=tuple(value for value in names if value not in classes),
     )
 
 
@@ -101,8 +102,12 @@ def _mapillary_names(path: Path) -> dict[int, str | None] | None:
 
 
 def _is_usable(names: dict[int, str | None]) -> bool:
-    kept = [name for name in names.values() if name and name.lower() not in IGNORED_NAMES]
-    return 2 <= len(kept) <= MAX_CLASSES and len({*kept}) == len(kept) and all(0 <= value < 65536 for value in names)
+    classes = [name for name in names.values() if name and name.lower() not in IGNORED_NAMES]
+    return (
+        2 <= len(classes) <= MAX_CLASSES
+        and len({*classes}) == len(classes)
+        and all(0 <= value < 65536 for value in names)
+    )
 
 
 def _text(path: Path) -> str:

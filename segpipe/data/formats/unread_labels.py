@@ -27,9 +27,9 @@ def explain_unread(listing: FolderListing, source: Path) -> DataError | None:
         by_suffix.setdefault(path.suffix.lower(), []).append(path)
     has_images = any(map(is_image_file, files))
     for explain in (_packed, _archives, _stacks, _image_scope, _matlab, _geographic):
-        found = explain(by_suffix, has_images)
-        if found:
-            example, what, fix = found
+        problem = explain(by_suffix, has_images)
+        if problem:
+            example, what, fix = problem
             return DataError(
                 what, where=source, found=example.relative_to(source).as_posix(), fix=fix.format(_quoted(source))
             )

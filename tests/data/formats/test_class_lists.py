@@ -59,6 +59,16 @@ def test_other_files_of_this_name_are_not_lists(source: Path, data: Path, conten
     assert import_source(source, data).classes.names == ["background", "class 1", "class 2"]
 
 
+def test_lists_without_all_values_and_lists_beside_colours_are_not_used(source: Path, data: Path) -> None:
+    text(source / "config.json", json.dumps({"labels": [{"name": "a"}, {"name": "b"}]}))
+    write(source, "images", "labels", (0, 1, 2))
+    assert import_source(source, data).classes.names == ["background", "class 1", "class 2"]
+    for n in range(4):
+        save(source / "labels" / f"{n}.png", colours(n, [(9, 0, 0), (0, 9, 0)]))
+    with pytest.raises(Exception, match="which colour is which class"):
+        import_source(source, data, replace=True)
+
+
 def test_a_palette_of_greys_names_values(source: Path, data: Path) -> None:
     write(source, "photo", "labels", (0, 255))
     class_dict(source / "inner" / "label_class_dict.csv", {"ground": (0, 0, 0), "road": (255, 255, 255)})

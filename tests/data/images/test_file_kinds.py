@@ -191,3 +191,24 @@ def test_case_geotiff_without_data(shared_cases: Path) -> None:
         image, notes = decode_image_with_notes(path.read_bytes(), path.name, LIMITS)
         if (stored == -9999).any():
             assert image.min() > -9999 and any("have no data (-9999)" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("header", "dtype", "channels"),
+    [
+        (b"P6\n7 5\n255\n", "u1", 3),
+        (b"P5\n7 5\n255\n", "u1", 1),
+        (b"P5 7 5 3 ", "u1", 1),
+        (b"P5\n# a comment\n7 5\n65535\n", ">u2", 1),
+        (b"P6\n7 5\n65535\n", ">u2", 3),
+    ],
+)
+def test_ppm_and_pgm(header: bytes, dtype: str, channels: int) -> None:
+    """Values are those of the file, in 8 and 16 bits, and not scaled by the largest value of the header."""
+    high = 4 if b" 3 " in header else 256 if dtype == "u1" else 65536
+    array = np.random.default_rng(0).integers(0, high, (5, 7, channels)).astype(dtype)
+    content = header + array.tobytes()
+    decoded = decode_image(content, "x.ppm", 10) if channels == 3 else decode_mask(content, "x.pgm", 10)[..., None]
+    np.testing.assert_array_equal(decoded, array)
+    with pytest.raises(DataError, match=r"x\.ppm: cannot be decoded"):
+        decode_image(content[:-3], "x.ppm", 10)

@@ -65,6 +65,9 @@ def pixels(data: Path) -> list[int]:
         ("W07_yolo_labels_beside_images", "yolo-seg", None, ["background", "cell"]),
         ("W11_coco_normalised_polygons", "coco", None, ["background", "part"]),
         ("X01_labelstudio_windows_paths", "coco", None, ["background", "part"]),
+        ("M08_oxford_trimaps", "folder", "classes", ["background", "foreground"]),
+        ("X11_carvana_gif", "paired-names", "classes", ["background", "class 1"]),
+        ("X12_cvat_camvid", "paired-names", "colours", ["background", "road"]),
         ("X03_labelstudio_yolo", "yolo-seg", None, ["background", "cell", "nucleus"]),
         ("X04_roboflow_semantic_masks", "roboflow-masks", None, ["background", "leaf"]),
         ("X05_labelme_ai_mask", "labelme", None, ["background", "nucleus"]),
@@ -88,7 +91,7 @@ def test_the_right_answer(read: Read, data: Path, case: str, layout: str, kind: 
     assert report.masks == report.images > 0
     counts = pixels(data)
     assert all(counts[spec.value] > 0 for spec in report.classes.classes)
-    assert counts[0] == max(counts)
+    assert counts[report.classes.classes[0].value] == max(counts)
 
 
 @pytest.mark.parametrize("case", ["X10_cvat_xml", "X10c_geojson"])
@@ -264,3 +267,10 @@ def test_grey_images_among_colour_ones_become_rgb(read: Read, data: Path) -> Non
     assert any("grey images that are stored as RGB" in note and ": 2;" in note for note in report.notes)
     read("X09_grey_among_colour", to="grey", replace=True)
     assert {read_image(item.image, DataParams()).shape[2] for item in items(data).values()} == {1}
+
+
+@pytest.mark.parametrize("case", ["X15_cityscapes_two_archives", "M10_cityscapes_polygons_alone"])
+def test_cityscapes(read: Read, data: Path, case: str) -> None:
+    report = read(case)
+    assert (report.format, report.images, report.masks, report.groups) == ("cityscapes", 12, 12, 2)
+    assert pixels(data)[0] == 12 * 28 * 20  # the road, as in the maps of label ids

@@ -45,7 +45,7 @@ class FileSet:
         parts: the names of the folders from the source down to it.
         role: whether they are images or masks.
         words: the words of the file names that tell that they are masks, and which.
-        place: the words of the folders, without those for roles and splits: an image and its mask have the same.
+        location: the words of the folders, without those for roles and splits: an image and its mask have the same.
         split: the split that the folders name.
         files: the files.
     """
@@ -54,7 +54,7 @@ class FileSet:
     parts: tuple[str, ...]
     role: Role
     words: tuple[str, ...]
-    place: tuple[str, ...]
+    location: tuple[str, ...]
     split: str | None
     files: list[Path] = field(default_factory=list)
 
@@ -85,10 +85,10 @@ def find_file_sets(listing: FolderListing, source: Path) -> list[FileSet]:
     for folder, files in by_folder.items():
         inner = folder.relative_to(common).parts
         role = role_of(inner)
-        place = tuple(word for part in inner for word in other_words(words_of(part)))
+        location = tuple(word for part in inner for word in other_words(words_of(part)))
         parts = folder.relative_to(source).parts
         for set_role, words, members in _divide(files, role):
-            sets.append(FileSet(folder, parts, set_role, words, place, split_of(parts), members))
+            sets.append(FileSet(folder, parts, set_role, words, location, split_of(parts), members))
     return sets
 
 
@@ -164,16 +164,16 @@ class Match:
 def match_sets(sets: list[FileSet]) -> list[Match]:
     """Return each set of images with each set of masks that has masks of its images.
 
-    Sets whose folders have the same place belong together. Masks without such a partner are compared with images that have none either,
+    Sets whose folders have the same location belong together. Masks without such a partner are compared with images that have none either,
     and with images in a folder beside them.
     """
-    masks_by_place: dict[tuple[str, ...], list[FileSet]] = {}
+    masks_by_location: dict[tuple[str, ...], list[FileSet]] = {}
     for masks in (one for one in sets if one.role == "mask"):
-        masks_by_place.setdefault(masks.place, []).append(masks)
+        masks_by_location.setdefault(masks.location, []).append(masks)
     images = [one for one in sets if one.role == "image"]
     matches: list[Match] = []
     for image_set in images:
-        for masks in masks_by_place.get(image_set.place, []):
+        for masks in masks_by_location.get(image_set.location, []):
             matches += _match(image_set, masks)
     matched = {id(one) for match in matches for one in (match.images, match.masks)}
     free_images = [one for one in images if id(one) not in matched]
@@ -247,15 +247,15 @@ def groups_of(images: list[FileSet]) -> dict[int, str]:
 
     Empty if a group would be in several splits, or if the folders rather are classes or parts of an archive.
     """
-    shared = set.intersection(*({*one.parts} for one in images)) if images else set()
-    names = {id(one): "_".join(p for p in one.parts if p not in shared and other_words(words_of(p))) for one in images}
-    distinct = {*names.values()}
+    locations = {one.location for one in images}
     words = {word for one in images for part in one.parts for word in words_of(part)}
-    are_numbered = all(any(character.isdigit() for character in name) for name in distinct)
-    if len(distinct) < 2 or "" in distinct or words & _NO_GROUP_WORDS or WITHOUT_OBJECTS in words:
+    are_numbered = all(any(word[0].isdigit() for word in location) for location in locations)
+    if len(locations) < 2 or () in locations or words & _NO_GROUP_WORDS or WITHOUT_OBJECTS in words:
         return {}
-    if not are_numbered and len(distinct) < _MIN_NAMED_GROUPS:
+    if not are_numbered and len(locations) < _MIN_NAMED_GROUPS:
         return {}
+    shared = set.intersection(*({*one.parts} for one in images))
+    names = {id(one): "_".join(p for p in one.parts if p not in shared and other_words(words_of(p))) for one in images}
     splits: dict[str, set[str | None]] = {}
     for one in images:
         splits.setdefault(names[id(one)], set()).add(one.split)

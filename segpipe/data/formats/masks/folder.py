@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE
 from segpipe.data.formats.class_lists import find_class_list
-from segpipe.data.formats.masks.paired_names import explain_takeover
+from segpipe.data.formats.masks.paired_names import recognise_paired_names
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of
@@ -26,7 +26,7 @@ def recognise_folder(probe: SourceProbe) -> str | None:
     except DataError:
         return None
     if any(item.mask and suffix_of(item.mask) not in VOLUME_SUFFIXES for item in pairs.items):
-        if explain_takeover(probe):
+        if recognise_paired_names(probe):
             return None
         return ", ".join(pairs.notes)
     return None

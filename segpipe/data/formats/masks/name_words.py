@@ -1,4 +1,4 @@
-"""The words in names of folders and files that tell images from masks, and splits from each other.
+"""The words in names of folders and files by which images, masks and splits are recognised.
 
 A name is cut at separators, at changes of case and at digits: `trainLabels_8bit` is train, labels, 8, bit.
 """
@@ -123,14 +123,14 @@ def other_words(words: Sequence[str], with_splits: bool = False, with_numbers: b
         with_splits: whether names of splits are kept.
         with_numbers: whether a number after a word for masks (`manual1`) is kept.
     """
-    kept = []
+    common = []
     for before, word in zip(("", *words), words, strict=False):
         if word in _ROLE_WORDS or word in FILLERS or (word in SPLIT_FOLDERS and not with_splits):
             continue
         if word.isdigit() and before in _NUMBERED and not with_numbers:
             continue
-        kept.append(word)
-    return tuple(kept)
+        common.append(word)
+    return tuple(common)
 
 
 def preference(words: Iterable[str], has_manual: bool) -> int | None:

@@ -1,4 +1,4 @@
-"""`paired-names`: images and masks anywhere below a source, told apart by the words in the names of folders or files.
+"""`paired-names`: images and masks anywhere below a source, distinguished by the words in the names of folders or files.
 
 ```
 SRC/train/a.jpg            SRC/train_masks/a_mask.gif         folders whose names differ by a word for masks
@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE
 from segpipe.data.formats.class_lists import find_class_list
 from segpipe.data.formats.mask_labels import NoObjects
 from segpipe.data.formats.masks.file_sets import (
@@ -32,7 +33,7 @@ from segpipe.data.formats.masks.palette_files import find_palettes_below
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.reading import Evidence, Variant
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
-from segpipe.data.images import stem_of
+from segpipe.data.images import is_image_file, stem_of
 from segpipe.errors import ConfigError, DataError, SegpipeError
 from segpipe.words import listed
 
@@ -53,7 +54,7 @@ class NamedPairs:
             is nothing to choose.
         notes: which folders belong together, in words.
         rejected: masks that are no class masks.
-    ambiguous: images with one of several masks, or with a mask that belongs to several images; they are left out.
+        ambiguous: images with one of several masks, or with a mask that belongs to several images; they are left out.
     """
 
     sets: list[FileSet] = field(default_factory=list)
@@ -65,25 +66,27 @@ class NamedPairs:
 
 
 def recognise_paired_names(probe: SourceProbe) -> str | None:
-    """Return why the source has this layout, and that the layout `folder` finds fewer of its masks. None otherwise."""
-    return explain_takeover(probe)
-
-
-def explain_takeover(probe: SourceProbe) -> str | None:
-    """Return which folders belong together by the words in their names, if `folder` does not find all of their masks; else None."""
+    """Return which folders belong together by the words in their names. None if `folder` finds as many masks, or none belong together."""
+    try:
+        items = probe.pairs().items
+    except SegpipeError as error:
+        tables = (probe.source / CLASSES_FILE, probe.source / SAMPLES_FILE)
+        if any(str(error.where or "").startswith(str(table)) for table in tables):
+            return None
+        items = []
+    theirs = {item.mask for item in items if item.mask}
+    if theirs and len(theirs) == len(items) and _n_image_files(probe) == len(theirs) + len(items):
+        return None  # every file is used
     pairs = find_named_pairs(probe)
     if not pairs.masks or _are_several_datasets(pairs):
         return None
-    try:
-        theirs = {item.mask for item in probe.pairs().items if item.mask}
-    except SegpipeError as error:
-        tables = (probe.source / "dataset.yaml", probe.source / "samples.csv")
-        if any(str(error.where or "").startswith(str(table)) for table in tables):
-            return None
-        theirs = set()
     if len(theirs) >= len(pairs.masks) and not theirs & pairs.rejected:
         return None
     return listed(pairs.notes, 3)
+
+
+def _n_image_files(probe: SourceProbe) -> int:
+    return sum(map(is_image_file, probe.listing.files_below(probe.source)))
 
 
 def variants_of_masks(probe: SourceProbe, options: ReadOptions) -> list[Variant]:
@@ -117,7 +120,7 @@ def read_paired_names(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         )
     images = [one for one in pairs.sets if one.role == "image"]
     groups, splits = groups_of(images), splits_of(images)
-    result = ReadResult([], notes=pairs.notes)
+    result = ReadResult([], notes=[*pairs.notes])
     result.palettes = find_palettes_below(probe.listing, source)
     flawless = any(WITHOUT_OBJECTS in one.parts for one in images)
     for one in images:
@@ -182,15 +185,15 @@ def _find(probe: SourceProbe, options: ReadOptions) -> NamedPairs:
 
 def _with_several_masks(matches: list[Match]) -> set[Path]:
     """Return the images of which a set holds a second mask, whose name continues that of the first (`a_mask`, `a_mask_1`)."""
-    found: set[Path] = set()
+    several: set[Path] = set()
     for match in matches:
         image_of = {stem_of(mask): image for image, mask in match.pairs.items()}
         for path in {*match.masks.files} - {*match.pairs.values()}:
             words, stem = words_of(stem_of(path)), stem_of(path)
             first = next((stem[:end] for end in range(len(stem) - 1, 0, -1) if stem[:end] in image_of), None)
             if first is not None and words[-1].isdigit() and {*words_of(first)} & MASK_WORDS:
-                found.add(image_of[first])
-    return found
+                several.add(image_of[first])
+    return several
 
 
 def _restricted(sets: list[FileSet], source: Path, options: ReadOptions) -> list[FileSet]:
@@ -201,14 +204,14 @@ def _restricted(sets: list[FileSet], source: Path, options: ReadOptions) -> list
         return name.lower().strip("/") in (folder, *(part.lower() for part in one.parts))
 
     names = {"image": options.images, "mask": options.masks}
-    kept = [one for one in sets if (name := names[one.role]) is None or is_named(one, name)]
+    selected = [one for one in sets if (name := names[one.role]) is None or is_named(one, name)]
     if options.suffix is not None:
-        kept = [one for one in kept if one.role == "image" or _ends(one, options.suffix)]
+        selected = [one for one in selected if one.role == "image" or _ends(one, options.suffix)]
     for role, name in names.items():
-        if name is not None and not any(one.role == role for one in kept):
+        if name is not None and not any(one.role == role for one in selected):
             others = listed(sorted({one.label or one.folder.name for one in sets if one.role == role}), 4)
             raise ConfigError(f"no {role}s in a folder of this name", where=source, found=name, expected=others or None)
-    return kept
+    return selected
 
 
 def _ends(masks: FileSet, suffix: str) -> bool:
@@ -277,7 +280,7 @@ def _without_splits(result: ReadResult) -> None:
 
 
 def _are_several_datasets(pairs: NamedPairs) -> bool:
-    """Return whether the folders of a source are datasets of their own: complete ones, of different structures or called datasets."""
+    """Return whether the folders of a source are separate datasets: complete ones, of different structures or called datasets."""
     used = {*pairs.masks, *pairs.masks.values()}
     structures: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
     for one in pairs.sets:

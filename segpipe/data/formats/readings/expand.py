@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from segpipe.data.dataset import CLASSES_FILE
 from segpipe.data.formats.masks.palette_files import read_palette
-from segpipe.data.formats.masks.palettes import Palette
 from segpipe.data.formats.pairs import is_yolo_file
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.mask_kinds import read_mask_kinds
@@ -55,7 +55,7 @@ def expand_layout(probe: SourceProbe, layout: Format, reason: str, options: Read
         reading
         for variant in variants
         for reading in _expand_variant(
-            probe, layout, (*variant.evidence, names), options.model_copy(update=variant.options), variant, hints
+            probe, layout, variant.evidence or (names,), options.model_copy(update=variant.options), variant, hints
         )
     ]
 
@@ -126,11 +126,7 @@ def _kinds(
     if options.kind is None and result.classes is not None:
         return [KindReading("classes", classes=f"as {result.classes_from}")]
     sample = probe.sample(result.items, hints.ignore, options.limits)
-    if (
-        options.kind is None
-        and len(result.palettes) == 1
-        and _has_greys_of(read_palette(str(result.palettes[0])), sample)
-    ):
+    if options.kind is None and len(result.palettes) == 1 and _names_greys(result.palettes[0], sample):
         return [KindReading("colours", classes=f"the grey values that {result.palettes[0].name} names")]
     judged = read_mask_kinds(sample)
     if options.kind is not None:
@@ -139,13 +135,15 @@ def _kinds(
     return _fitting(judged, hints)
 
 
-def _has_greys_of(palette: Palette, sample: MaskSample) -> bool:
+def _names_greys(file: Path, sample: MaskSample) -> bool:
     """Return whether a palette has only grey colours, and all values of the masks of a sample are among them."""
-    greys = {int(colour[0]) for colour in palette.colors}
-    is_grey = bool((palette.colors == palette.colors[:, :1]).all())
-    return (
-        is_grey and bool(sample.masks) and {*sample.pixels_by_value()} <= greys and all(f.counts for f in sample.facts)
-    )
+    try:
+        colours = read_palette(str(file)).colors
+    except SegpipeError:  # a table of something else, which masks of values do not need
+        return False
+    is_grey = bool((colours == colours[:, :1]).all())
+    values = {*sample.pixels_by_value()}
+    return is_grey and bool(values) and values <= {int(colour[0]) for colour in colours}
 
 
 def _has_class_table(probe: SourceProbe) -> bool:

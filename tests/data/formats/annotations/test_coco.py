@@ -358,3 +358,16 @@ def test_real_nuclei_are_equal_in_both_files(shared_data: Path) -> None:
         assert len(pairs) == len(set((pairs >> 16).tolist())) == len(set((pairs & 0xFFFF).tolist()))
         nuclei += len(pairs) - 1
     assert nuclei == 8755
+
+
+def test_images_are_found_by_their_names_anywhere(source: Path) -> None:
+    """LIVECell: the annotations lie two folders down, and the images in folders that no name leads to."""
+    root = source / "LIVECell_dataset_2021"
+    photo(root / "images" / "livecell_train_val_images" / "A172" / "im0.png")
+    write_json(root / "annotations" / "LIVECell" / "livecell_coco_train.json", document("im0.png"))
+    result = read_coco(SourceProbe(source), ReadOptions())
+    assert [(item.image.name, item.split) for item in result.items] == [("im0.png", "train")]
+    photo(root / "images" / "livecell_test_images" / "im0.png")
+    result = read_coco(SourceProbe(source), ReadOptions())
+    assert result.items == []
+    assert "names a missing image" in result.skipped[0][1]

@@ -254,3 +254,56 @@ def test_roles_splits_and_preferences() -> None:
         for name in ("masks", "2nd_labels", "mask_rgb", "instances", "edges")
     ]
     assert ranks == [0, 1, 2, 3, None]
+
+
+FOLDERS = [
+    "train",
+    "val",
+    "images",
+    "masks",
+    "labels_rgb",
+    "Ground Truth",
+    "1st_manual",
+    "mask",
+    "instances",
+    "site1",
+    "good",
+    "{}",
+    "x y",
+]
+FILES = [
+    "a{}.png",
+    "a{}_mask.png",
+    "a{}.jpg",
+    "mask_{}.png",
+    "{}.bmp",
+    "a{}_mask_1.png",
+    "._a{}.png",
+    "a{}.json",
+    "good_{}.png",
+]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_trees_are_read_or_refused_and_every_file_is_counted(source: Path, data: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(rng.integers(1, 5)):
+        folder = source.joinpath(*rng.choice(FOLDERS, rng.integers(0, 4)))
+        name, kind = rng.choice(FILES), rng.integers(3)
+        for n in range(rng.integers(1, 4)):
+            path = folder / name.format(n)
+            if path.suffix == ".json" or path.name.startswith("."):
+                text(path, "{}")
+            elif kind == 0:
+                photo(path, n)
+            else:
+                save(path, values(n) if kind == 1 else colours(n, [(0, 0, 0), (255, 0, 0)]))
+    files = sum(path.is_file() for path in source.rglob("*"))
+    try:
+        report = import_source(source, data)
+    except (DataError, ConfigError) as error:
+        assert "\n" not in str(error)
+        return
+    assert report.masks == report.images > 0
+    flawless = sum(int(note.rpartition(": ")[2]) for note in report.notes if note.startswith("images in good/"))
+    assert files - sum(group.files for group in report.unused) == 2 * report.images - flawless
