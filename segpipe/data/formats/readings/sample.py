@@ -30,6 +30,22 @@ def _without(facts: MaskFacts, ignored: Sequence[int]) -> MaskFacts:
     return replace(facts, counts=counts, shapes=shapes)
 
 
+def _of_equal_length(regions: list[Region], n_last: int) -> list[Region]:
+    """Return regions with equally many features: where some images are grey and others in colour, the mean of their channels counts.
+
+    Args:
+        regions: the regions; the first features of each are the channels of its colour.
+        n_last: the number of features after those of the colour.
+    """
+    if len({len(region.features) for region in regions}) <= 1:
+        return regions
+    n_colours = [len(region.features) - n_last for region in regions]
+    return [
+        replace(region, features=(sum(region.features[:n]) / n, *region.features[n:]))
+        for region, n in zip(regions, n_colours, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class SampledMask:
     """One mask of the sample, with its image."""
@@ -102,7 +118,7 @@ class MaskSample:
         regions: list[Region] = []
         for number, sampled in enumerate(self.masks[:_MAX_IMAGES_COMPARED]):
             regions += self._regions(number, sampled, with_position)
-        return chance_of_meaning(regions)
+        return chance_of_meaning(_of_equal_length(regions, 2 if with_position else 0))
 
     def _regions(self, number: int, sampled: SampledMask, with_position: bool) -> list[Region]:
         try:
