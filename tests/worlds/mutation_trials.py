@@ -1,9 +1,10 @@
-"""Imports of damaged sources in a process with little memory: `python -m tests.worlds.mutation_trials KIND FIRST COUNT`."""
+"""Imports of damaged sources in a process with little memory: `python -m tests.worlds.mutation_trials KIND,KIND FIRST COUNT`."""
 
 from __future__ import annotations
 
 import json
 import random
+import re
 import resource
 import shutil
 import signal
@@ -12,7 +13,6 @@ import tempfile
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from segpipe.config import DataParams
 from segpipe.data.dataset import load_dataset
@@ -25,8 +25,11 @@ from tests.worlds.mutations import damaged
 
 LIMITS = DataParams(max_megapixels=4, max_file_mb=16)
 _MAX_SECONDS = 10
-_MEMORY = 1 << 30
-"""Bytes that a trial may allocate beyond what the process had before the first one."""
+_MAX_GROWTH = 1 << 29
+"""Bytes of address space that one trial may add."""
+_MEMORY = 4 << 30
+"""Bytes of address space that all trials may add; beyond that, an allocation fails."""
+_FAILED_ALLOCATION = re.compile(r"allocat|memory", re.IGNORECASE)
 
 
 class HangError(BaseException):
@@ -43,18 +46,28 @@ def run_trial(kind: str, number: int) -> str | None:
     Returns:
         What is wrong; None if the source was imported with labels, or refused by an error in one line.
     """
-    files, name, damage = damaged(SEEDS[kind](), random.Random(f"{kind} {number}"))
+    files, name, damage = damaged(SEEDS[kind](), random.Random(f"{kind} {number}"))  # noqa: S311 - not a secret
+    before = _address_space("VmPeak")
+    fault = _fault_of(files)
+    grown = _address_space("VmPeak") - before
+    if fault is None and grown > _MAX_GROWTH:
+        fault = f"allocates {grown >> 20} MiB"
+    return fault and f"{damage} of {name}: {fault}"
+
+
+def _fault_of(files: Source) -> str | None:
     folder = Path(tempfile.mkdtemp(prefix="mutation-"))
     try:
         write_source(folder / "source", files)
-        with_time_limit(_MAX_SECONDS)
+        _set_alarm(_MAX_SECONDS)
         return _check(folder)
     except SegpipeError as error:
-        return None if "\n" not in str(error) else f"{damage} of {name}: an error with several lines: {error}"
+        text = str(error)
+        return text if "\n" in text or _FAILED_ALLOCATION.search(text) else None
     except HangError:
-        return f"{damage} of {name}: takes more than {_MAX_SECONDS} s\n{traceback.format_exc(limit=-6)}"
-    except BaseException:
-        return f"{damage} of {name}: {traceback.format_exc(limit=-6)}"
+        return f"takes more than {_MAX_SECONDS} s\n{traceback.format_exc(limit=-6)}"
+    except BaseException:  # a bug of any kind is what this looks for
+        return traceback.format_exc(limit=-6)
     finally:
         signal.alarm(0)
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,7 +80,7 @@ def write_source(folder: Path, files: Source) -> None:
         (folder / name).write_bytes(content)
 
 
-def with_time_limit(seconds: int) -> None:
+def _set_alarm(seconds: int) -> None:
     """Raise HangError after some seconds."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -81,51 +94,53 @@ def _check(folder: Path) -> str | None:
     options = ImportOptions(yes=True)
     report = import_dataset(folder / "source", folder / "data", "auto", options, jobs=1, limits=LIMITS)
     dataset = load_dataset(folder / "data")
-    for item in dataset.items:
-        describe_item(item, folder / "data", dataset.classes, LIMITS)
+    errors = [describe_item(item, folder / "data", dataset.classes, LIMITS)["error"] for item in dataset.items]
+    errors += [reason for _, reason in report.skipped]
+    if failed := [error for error in errors if error and _FAILED_ALLOCATION.search(error)]:
+        return failed[0]
     if not _any_labels(folder / "data"):
         return f"all background: {report.model_dump_json()[:2000]}"
-    return _unreported(folder / "source", report)
+    return _unreported(report, len({path.stem for path in (folder / "data" / "images").iterdir()}))
 
 
 def _any_labels(data: Path) -> bool:
+    """Return whether a mask has a pixel other than 0, or cannot be read, which validation reports."""
     for path in sorted((data / "masks").iterdir()):
         try:
             if read_mask(path, LIMITS).any():
                 return True
-        except SegpipeError:  # validation reports it
-            continue
+        except SegpipeError:
+            return True
     return False
 
 
-def _unreported(source: Path, report: ImportReport) -> str | None:
-    """Return what is wrong if an image is missing from the data, and the report does not say so."""
-    lost = 2 - report.images
-    if lost > 0 and not report.skipped and not report.unused and not report.notes:
+def _unreported(report: ImportReport, images: int) -> str | None:
+    """Return what is wrong if the report has another number of images than the data, or does not explain a missing one."""
+    if report.images != images:
+        return f"{images} images, and {report.images} in the report"
+    if images < 2 and not report.skipped and not report.unused and not report.notes:
         return "an image is missing, and nothing says so"
     return None
 
 
-def limit_memory(extra: int) -> None:
-    """Limit the address space of this process to what it has now, and some bytes more."""
-    status = Path("/proc/self/statm").read_text(encoding="ascii")
-    now = int(status.split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (now + extra, resource.RLIM_INFINITY))
+def _address_space(field: str) -> int:
+    """Return the size of the address space of this process in bytes, now (VmSize) or at its largest (VmPeak)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split(f"{field}:")[1].split()[0]) << 10
 
 
-def main(kind: str, first: int, count: int) -> None:
-    """Run trials, and print the number and the fault of each that fails as a line of JSON; the last line is `done`."""
-    sys.setswitchinterval(0.05)
-    warm_up: Any = run_trial(kind, -1)  # imports all libraries before memory is limited
-    del warm_up
-    limit_memory(_MEMORY)
-    for number in range(first, first + count):
-        print(json.dumps({"running": number}), flush=True)
-        fault = run_trial(kind, number)
-        if fault:
-            print(json.dumps({"number": number, "fault": fault}), flush=True)
+def main(kinds: list[str], first: int, count: int) -> None:
+    """Run trials of some kinds. Each one that fails is printed with its fault as a line of JSON; the last line is `done`."""
+    for kind in kinds:
+        run_trial(kind, -1)  # imports all libraries before memory is limited
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space("VmSize") + _MEMORY, resource.RLIM_INFINITY))
+    for kind in kinds:
+        for number in range(first, first + count):
+            print(json.dumps({"running": f"{kind} {number}"}), flush=True)
+            if fault := run_trial(kind, number):
+                print(json.dumps({"kind": kind, "number": number, "fault": fault}), flush=True)
     print("done", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1].split(","), int(sys.argv[2]), int(sys.argv[3]))
