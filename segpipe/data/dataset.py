@@ -34,6 +34,7 @@ from segpipe.data.images import (
     stem_of,
 )
 from segpipe.data.splits import SPLITS
+from segpipe.data.yaml_document import read_yaml
 from segpipe.errors import DataError, MissingError
 from segpipe.files import read_bytes
 from segpipe.json_models import validation_error
@@ -234,10 +235,7 @@ def read_classes(path: Path) -> ClassTable:
             fix="write it, or import the data with `segpipe data import`, which writes it",
         )
     try:
-        content = yaml.safe_load(read_bytes(path, _MAX_CLASSES_BYTES))
-        return ClassTable.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"is not valid YAML: {error}", where=path) from error
+        return ClassTable.model_validate(read_yaml(path, _MAX_CLASSES_BYTES))
     except ValidationError as error:
         first = validation_error(error, path, ClassTable)
         raise DataError(first.what, where=path, found=first.found, expected=first.expected, fix=first.fix) from error

@@ -29,7 +29,9 @@ _MAX_GROWTH = 1 << 29
 """Bytes of address space that one trial may add."""
 _MEMORY = 4 << 30
 """Bytes of address space that all trials may add; beyond that, an allocation fails."""
-_FAILED_ALLOCATION = re.compile(r"allocat|memory", re.IGNORECASE)
+_FAILED_ALLOCATION = re.compile(
+    r"(unable|failed) to allocate|out of memory|insufficient memory|MemoryError", re.IGNORECASE
+)
 
 
 class HangError(BaseException):
@@ -46,7 +48,7 @@ def run_trial(kind: str, number: int) -> str | None:
     Returns:
         What is wrong; None if the source was imported with labels, or refused by an error in one line.
     """
-    files, name, damage = damaged(SEEDS[kind](), random.Random(f"{kind} {number}"))  # noqa: S311 - not a secret
+    files, name, damage = damaged(SEEDS[kind](), random.Random(f"{kind} {number}"))
     before = _address_space("VmPeak")
     fault = _fault_of(files)
     grown = _address_space("VmPeak") - before
@@ -66,7 +68,7 @@ def _fault_of(files: Source) -> str | None:
         return text if "\n" in text or _FAILED_ALLOCATION.search(text) else None
     except HangError:
         return f"takes more than {_MAX_SECONDS} s\n{traceback.format_exc(limit=-6)}"
-    except BaseException:  # a bug of any kind is what this looks for
+    except BaseException:  # noqa: BLE001 - a bug of any kind is what this looks for
         return traceback.format_exc(limit=-6)
     finally:
         signal.alarm(0)

@@ -100,7 +100,9 @@ def _cut(content: bytes, rng: random.Random) -> bytes:
 
 def _overwrite(content: bytes, rng: random.Random) -> bytes:
     """Overwrite 1 to 8 bytes by an extreme number, mostly in the header."""
-    number = rng.choice((b"\xff", b"\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff" * 8, b"\x80"))
+    number = rng.choice(
+        (b"\xff", b"\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff" * 8, b"\x80")
+    )
     position = rng.randrange(min(len(content), 600 if rng.random() < 0.8 else len(content)))
     return content[:position] + number + content[position + len(number) :]
 

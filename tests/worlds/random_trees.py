@@ -18,7 +18,9 @@ _ODD_LETTERS = " {}[]()%'\"\\*?~#&;,`$\n\t!@^=+<>|:-_.é雪\u202eß0aZ"
 STEMS = st.one_of(
     st.text("abXY019", min_size=1, max_size=6),
     st.text(_ODD_LETTERS, min_size=1, max_size=12),
-    st.sampled_from(["-rf", "--images", "{0}", "{}", "%s", "[a]", "a b", "a\nb", "x" * 180, "CON", "雪" * 60, "a..b", "*"]),
+    st.sampled_from(
+        ["-rf", "--images", "{0}", "{}", "%s", "[a]", "a b", "a\nb", "x" * 180, "CON", "雪" * 60, "a..b", "*"]
+    ),
 ).filter(lambda stem: not stem.startswith(".") and stem not in ("", ".."))
 """Names of images without their ending."""
 _FOLDERS = ("", "extra", "images", "masks", "notes/old", ".git", "images/.cache", "a{b}", "-x", "odd\nname")
