@@ -23,6 +23,8 @@ from segpipe.samples import ClassTable, default_color
 
 _EDGE, _MARGIN, _TITLE = 192, 8, 34
 _MAX_IMAGES, _MAX_READINGS = 6, 6
+_MAX_EDGE_DRAWN = 4 * _EDGE
+"""Of larger images every second pixel is drawn, or every third, and so on."""
 _MAX_TITLE = 190
 _PAPER = 255
 
@@ -87,9 +89,11 @@ def _overlaid(item: RawItem, classes: ClassTable | None, ignored: list[int], lim
     try:
         image = read_image(item.image, limits)
         drawing = _labels(item, image.shape[:-1], limits)
+        step = max(1, max(image.shape[-3:-1]) // _MAX_EDGE_DRAWN)
+        image = image[..., ::step, ::step, :].copy()  # so that the memory of a large one is free
         if drawing.instances is not None:
-            return outline_instances(image, drawing.instances)
-        ids, colors = _as_ids(drawing.mask, classes, ignored)
+            return outline_instances(image, drawing.instances[..., ::step, ::step])
+        ids, colors = _as_ids(drawing.mask[..., ::step, ::step], classes, ignored)
         return overlay(image, ids, colors) if ids.shape == image.shape[:-1] else to_display(image)
     except SegpipeError:
         return np.full((_EDGE, _EDGE, 3), _PAPER, np.uint8)
