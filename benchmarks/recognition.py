@@ -153,7 +153,7 @@ def main() -> None:
         return
     for layout in arguments.layouts:
         row = compare(layout, arguments.files)
-        fits = float(row["seconds"]) < MAX_SECONDS and float(row["peak_mib"]) < MAX_MIB
+        fits = float(row["cpu"]) < MAX_SECONDS and float(row["peak_mib"]) < MAX_MIB
         print(
             f"{layout:8} {row['files']:,} files, recognised as {row['answer']}: {row['seconds']:.2f} s "
             f"({row['cpu']:.2f} s CPU, {row['ratio']:.0f} times a plain walk), {row['peak_mib']:.0f} MiB"

@@ -14,7 +14,7 @@ from segpipe.data.imports.inspection import inspect_source
 from segpipe.data.imports.options import ImportOptions
 from segpipe.errors import DataError
 from tests.data.formats.readings.test_kinds import boxes, write
-from tests.worlds.layouts import photo
+from tests.worlds.layouts import photo, save
 
 RUNNER = CliRunner()
 
@@ -73,3 +73,26 @@ def test_a_file_cannot_be_inspected(tmp_path: Path) -> None:
     (tmp_path / "cells.zip").touch()
     with pytest.raises(DataError, match=r"cells\.zip: is not a folder"):
         inspect_source(tmp_path / "cells.zip", "auto", ImportOptions(), tmp_path / "sheet.png")
+
+
+def test_of_large_images_every_nth_pixel_is_drawn(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segpipe.data.imports import contact_sheet
+
+    save(source / "images" / "a.png", np.full((1600, 3000, 3), 90, np.uint8))
+    mask = np.zeros((1600, 3000), np.uint8)
+    mask[400:1200, 500:2500] = 1
+    save(source / "masks" / "a.png", mask)
+    shapes: list[tuple[int, ...]] = []
+    overlay = contact_sheet.overlay
+
+    def recorded(image: np.ndarray, ids: np.ndarray, colors: np.ndarray) -> np.ndarray:
+        shapes.append(image.shape)
+        assert image.shape[:2] == ids.shape
+        assert abs(ids.mean() - mask.mean()) < 0.01
+        return overlay(image, ids, colors)
+
+    monkeypatch.setattr(contact_sheet, "overlay", recorded)
+    inspect_source(source, "auto", ImportOptions(), tmp_path / "sheet.png")
+    assert shapes == [(534, 1000, 3)]
