@@ -118,7 +118,7 @@ def parse_params(text: str, where: str = PARAMS_FILE) -> Params:
     """
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: impossible dates
         raise ConfigError(f"is not valid YAML: {error}", where=where) from error
     if not isinstance(content, dict):
         raise ConfigError(

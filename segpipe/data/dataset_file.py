@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from segpipe.data.yaml_document import read_yaml
 from segpipe.errors import DataError, MissingError
-from segpipe.files import read_bytes
 from segpipe.json_models import validation_error
 from segpipe.samples import ClassTable
 
@@ -44,11 +44,9 @@ def read_dataset_file(path: Path) -> DatasetFile:
             fix="write it, or import the data with `segpipe data import`, which writes it",
         )
     try:
-        content = yaml.safe_load(read_bytes(path, _MAX_BYTES))
+        content = read_yaml(path, _MAX_BYTES)
         channels = content.pop(_CHANNELS, None) if isinstance(content, dict) else None
         return DatasetFile(ClassTable.model_validate(content), _channels(channels, path))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"is not valid YAML: {error}", where=path) from error
     except ValidationError as error:
         first = validation_error(error, path, ClassTable)
         raise DataError(first.what, where=path, found=first.found, expected=first.expected, fix=first.fix) from error

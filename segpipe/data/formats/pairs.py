@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_samples
 from segpipe.data.dataset_file import read_dataset_file
 from segpipe.data.formats.listing import FolderListing
@@ -22,8 +20,8 @@ from segpipe.data.formats.name_pairs import mask_stem, no_mask_error, pair_by_co
 from segpipe.data.formats.name_patterns import pair_by_patterns
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import is_image_file, stem_of
+from segpipe.data.yaml_document import read_yaml
 from segpipe.errors import ConfigError, DataError
-from segpipe.files import read_bytes
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
 MASK_FOLDERS = (
@@ -132,8 +130,8 @@ def read_tables(source: Path, result: ReadResult) -> None:
 def is_yolo_file(path: Path) -> bool:
     """Return whether a dataset.yaml is that of a YOLO dataset (`names`, `train`) and not a class table (`classes`)."""
     try:
-        content = yaml.safe_load(read_bytes(path, _MAX_YAML_BYTES))
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError):
+        content = read_yaml(path, _MAX_YAML_BYTES)
+    except DataError:
         return False
     return isinstance(content, dict) and "classes" not in content and "names" in content
 

@@ -17,7 +17,7 @@ from segpipe.data.images.formats.kinds import kind_of
 from segpipe.data.images.geometry import Geometry, align_mask
 from segpipe.data.images.nifti import decode_nifti, is_nifti, nifti_geometry
 from segpipe.data.images.raster import decode_raster, raster_orientation, raster_size
-from segpipe.data.images.tiff import decode_tiff, is_tiff, tiff_orientation
+from segpipe.data.images.tiff import decode_tiff, is_tiff, tiff_orientation, tiff_size
 from segpipe.errors import DataError
 
 Mask = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -82,6 +82,8 @@ def decode_image_and_nodata(
 def read_size(path: Path, limits: DataParams) -> tuple[int, ...]:
     """Read the size of an image, (H, W), or volume, (D, H, W); from the header alone if the format allows it."""
     content = read_image_file(path, limits)
+    if is_tiff(content) and (size := tiff_size(content, str(path), Bounds.from_limits(limits))) is not None:
+        return size
     if not content or is_nifti(content) or is_tiff(content) or is_numpy(content) or kind_of(content):
         return decode_image(content, str(path), limits).shape[:-1]
     return raster_size(content, str(path), Bounds.from_limits(limits))

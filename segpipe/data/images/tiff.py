@@ -12,7 +12,14 @@ from PIL import Image
 
 from segpipe.data.images.bounds import RESTORE_FIX, Bounds, decoder_errors_as_data_errors
 from segpipe.data.images.tiff_axes import PageAxes, page_axes
-from segpipe.data.images.tiff_pixels import ORIENTATION_TAG, make_pixels, make_recipe, name_of, stack_pixels
+from segpipe.data.images.tiff_pixels import (
+    ORIENTATION_TAG,
+    decoded_shape,
+    make_pixels,
+    make_recipe,
+    name_of,
+    stack_pixels,
+)
 from segpipe.errors import DataError
 
 if TYPE_CHECKING:
@@ -102,6 +109,31 @@ def tiff_orientation(content: bytes, where: str) -> tuple[int, tuple[int, int]]:
     with decoder_errors_as_data_errors(where), io.BytesIO(content) as stream, TiffFile(stream) as file:
         page = file.pages.first
         return int(page.tags.valueof(ORIENTATION_TAG, default=1)), (page.imagelength, page.imagewidth)
+
+
+def tiff_size(content: bytes, where: str, bounds: Bounds) -> tuple[int, int] | None:
+    """Return height and width of a TIFF file as `decode_tiff` gives them, without decoding it; None if it has several pages.
+
+    Args:
+        content: the bytes of the file.
+        where: the name of the file in errors.
+        bounds: the limits for the file.
+
+    Raises:
+        DataError: if the file is too large, cut short or of an unsupported kind.
+    """
+    from tifffile import TiffFile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # damaged files become a DataError
+    with decoder_errors_as_data_errors(where), io.BytesIO(content) as stream, TiffFile(stream) as file:
+        pages = _pages(file, where)
+        if len(pages) > 1:
+            return None
+        page = pages[0]
+        bounds.check(where, page.imagelength, page.imagewidth, page.samplesperpixel)
+        _check_page(page, page, content, where)
+        height, width, _ = decoded_shape(page, make_recipe(page, where, indices=False))
+        return height, width
 
 
 def _axes_decide(axes: PageAxes, bounds: Bounds) -> bool:

@@ -137,6 +137,11 @@ def _needs_no_conversion(whole: np.ndarray, recipe: Recipe) -> bool:
     return unchanged and whole.flags.aligned and whole.flags.c_contiguous and whole.dtype.isnative
 
 
+def decoded_shape(page: TiffPage, recipe: Recipe) -> tuple[int, int, int]:
+    """Return the shape (H, W, C) of the decoded pixels of a page."""
+    return _decoded_shape_and_dtype(page, recipe)[0]
+
+
 def _decoded_shape_and_dtype(page: TiffPage, recipe: Recipe) -> tuple[tuple[int, int, int], np.dtype]:
     """Return the shape (H, W, C) and the dtype of the decoded pixels of a page."""
     height, width = page.imagelength, page.imagewidth

@@ -23,6 +23,8 @@ from segpipe.samples import ClassTable, default_color
 
 _EDGE, _MARGIN, _TITLE = 192, 8, 34
 _MAX_IMAGES, _MAX_READINGS = 6, 6
+_MAX_EDGE_DRAWN = 4 * _EDGE
+"""Of larger images every second pixel is drawn, or every third, and so on."""
 _MAX_TITLE = 190
 _CAPTION, _MAX_NAME, _MAX_LEGEND = 18, 30, 20
 """The height of a line of text in pixels, the characters of a name, and the classes of a legend that are shown."""
@@ -121,10 +123,12 @@ def _overlaid(
     try:
         image = read_image(item.image, limits)
         drawing = _labels(item, image.shape[:-1], limits)
+        step = max(1, max(image.shape[-3:-1]) // _MAX_EDGE_DRAWN)
+        image = image[..., ::step, ::step, :].copy()  # so that the memory of a large one is free
         if drawing.instances is not None:
             legend["outlines: one colour for each instance"] = (_PAPER, _PAPER, _PAPER)
-            return outline_instances(image, drawing.instances)
-        ids, colors, values = _as_ids(drawing.mask, classes, ignored)
+            return outline_instances(image, drawing.instances[..., ::step, ::step])
+        ids, colors, values = _as_ids(drawing.mask[..., ::step, ::step], classes, ignored)
         names = {spec.value: spec.name for spec in classes.classes} if classes else {}
         for value, colour in zip(values, colors.tolist(), strict=False):
             if any(colour):

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from segpipe.data.images import encode_nifti, read_image, read_size
+from segpipe.config import DataParams
+from segpipe.data.images import encode_nifti, read_image, read_size, tiff
 from segpipe.errors import DataError
 from tests.worlds.small_datasets import LIMITS
 
@@ -50,3 +52,17 @@ def test_the_limit_on_pixels_is_checked(tmp_path: Path) -> None:
     Image.new("1", (30000, 30000)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="too many pixels"):
         read_size(tmp_path / "a.png", LIMITS)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"compression": "lzw", "tile": (16, 16)}])
+def test_the_size_of_a_tiff_is_read_without_decoding_it(
+    tmp_path: Path, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS, photometric="rgb", **options)
+    (tmp_path / "cut.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:-40])
+    monkeypatch.setattr(tiff, "make_pixels", lambda *arguments: pytest.fail("decoded"))
+    assert read_size(tmp_path / "a.tif", LIMITS) == (9, 14)
+    with pytest.raises(DataError, match=r"at most 1e-05 megapixels"):
+        read_size(tmp_path / "a.tif", DataParams(max_megapixels=1e-5))
+    with pytest.raises(DataError, match=r"cut\.tif"):
+        read_size(tmp_path / "cut.tif", LIMITS)

@@ -127,3 +127,26 @@ def test_options_of_an_import_are_taken_and_repeated(source: Path, tmp_path: Pat
     assert done.exit_code == 0 and "--to grey --group '^(.)' --unlabelled keep --format label-maps" in done.stdout
     both = RUNNER.invoke(app, ["data", "inspect", str(source), "--group", "^(.)", "--group-from-folder"])
     assert isinstance(both.exception, ConfigError) and "groups are named twice" in str(both.exception)
+
+
+def test_of_large_images_every_nth_pixel_is_drawn(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segpipe.data.imports import contact_sheet
+
+    save(source / "images" / "a.png", np.full((1600, 3000, 3), 90, np.uint8))
+    mask = np.zeros((1600, 3000), np.uint8)
+    mask[400:1200, 500:2500] = 1
+    save(source / "masks" / "a.png", mask)
+    shapes: list[tuple[int, ...]] = []
+    overlay = contact_sheet.overlay
+
+    def recorded(image: np.ndarray, ids: np.ndarray, colors: np.ndarray) -> np.ndarray:
+        shapes.append(image.shape)
+        assert image.shape[:2] == ids.shape
+        assert abs(ids.mean() - mask.mean()) < 0.01
+        return overlay(image, ids, colors)
+
+    monkeypatch.setattr(contact_sheet, "overlay", recorded)
+    inspect_source(source, "auto", ImportOptions(), tmp_path / "sheet.png")
+    assert shapes == [(534, 1000, 3)]

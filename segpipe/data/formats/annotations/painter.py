@@ -31,6 +31,7 @@ EMPTY = "instances that cover no pixel"
 CLIPPED = "instances that reach beyond the edge of their image, clipped"
 INCOMPLETE = "images of which annotations are left out: the pixels of these annotations are background"
 _MAX_INSTANCES = 65535
+_BAND_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,8 @@ class _Canvas:
         largest = max([numbering.ignore, numbering.background, *numbering.values.values()])
         self.mask = np.full(height * width, numbering.background, np.uint8 if largest <= 255 else np.uint16)
         self.instances = np.zeros(height * width, np.uint16)
-        self.covered = np.zeros(height * width, bool)
-        self.overlaps = np.zeros(height * width, bool)
+        self.coverage = np.zeros(height * width, np.uint8)
+        """The number of annotations that cover a pixel: 0, 1, or 2 for several."""
         self.painted: set[int] = set()
         self.notes: Counter[str] = Counter()
 
@@ -158,8 +159,7 @@ class _Canvas:
             self.notes[EMPTY] += 1
             return
         span, pixels = _painted_pixels(counts)
-        self.overlaps[span][pixels] |= self.covered[span][pixels]
-        self.covered[span][pixels] = True
+        self.coverage[span][pixels] = np.minimum(self.coverage[span][pixels] + 1, 2)
         self.mask[span][pixels] = value
         self.instances[span][pixels] = instance_id
         if instance_id:
@@ -167,18 +167,26 @@ class _Canvas:
 
     def clear_coverage(self) -> None:
         """Reset the record of covered pixels: an instance on an ignored region is not an overlap."""
-        self.covered[:] = False
-        self.overlaps[:] = False
+        self.coverage[:] = 0
 
     def drawing(self, with_instances: bool, is_layered: bool = False) -> Drawing:
         """Return what has been painted, row by row; `is_layered` says that the annotations have an order."""
-        if overlapped := int(self.overlaps.sum()):
+        if overlapped := int(np.count_nonzero(self.coverage == 2)):
             self.notes[LAYERED if is_layered else OVERLAP] += overlapped
-            visible = set(np.unique(self.instances[self.covered]).tolist())
-            if hidden := len(self.painted - visible):
+            if hidden := len(self.painted - self._visible_instances()):
                 self.notes[COVERED if is_layered else HIDDEN] += hidden
+        del self.coverage  # each plane of a large image is freed as soon as possible
         instances = self._to_rows(self.instances) if with_instances else None
+        del self.instances
         return Drawing(self._to_rows(self.mask), instances, +self.notes)
+
+    def _visible_instances(self) -> set[int]:
+        """Return the ids of the instances that have pixels on the covered part of the canvas."""
+        is_visible = np.zeros(_MAX_INSTANCES + 1, bool)
+        for start in range(0, len(self.instances), _BAND_PIXELS):
+            band = slice(start, start + _BAND_PIXELS)
+            is_visible[self.instances[band][self.coverage[band] > 0]] = True
+        return set(np.flatnonzero(is_visible).tolist())
 
     def _to_rows(self, plane: npt.NDArray[np.generic]) -> np.ndarray:
         # OpenCV transposes by blocks, which is several times faster than NumPy's copy

@@ -11,8 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segpipe.data.formats.annotations.categories import Category, Numbering, number_classes
 from segpipe.data.formats.annotations.listed_images import find_listed
 from segpipe.data.formats.annotations.painter import INCOMPLETE, Annotation, Painter
@@ -20,6 +18,7 @@ from segpipe.data.formats.annotations.yolo_labels import BOX, read_labels, uploa
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import SUFFIXES, stem_of
+from segpipe.data.yaml_document import read_yaml
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
@@ -144,15 +143,13 @@ def _is_settings_file(path: Path) -> bool:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    try:
-        if path.name == NAMES_FILE:  # an export of Label Studio: one class name a line, and no splits
+    if path.name == NAMES_FILE:  # an export of Label Studio: one class name a line, and no splits
+        try:
             lines = read_bytes(path, _MAX_YAML_BYTES).decode("utf-8-sig").splitlines()
-            return {"names": [line.strip() for line in lines if line.strip()], "train": "images"}
-        content = yaml.safe_load(read_bytes(path, _MAX_YAML_BYTES))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"is not valid YAML: {error}", where=path) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"is not UTF-8 text: {error}", where=path, fix="save it as UTF-8") from error
+        return {"names": [line.strip() for line in lines if line.strip()], "train": "images"}
+    content = read_yaml(path, _MAX_YAML_BYTES)
     if not isinstance(content, dict):
         raise DataError("holds no settings", where=path, expected="names, train, val")
     return content

@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.masks.cityscapes import BENCHMARK_LABELS
 from segpipe.data.formats.masks.palettes import RGB, Palette, make_palette
+from segpipe.data.yaml_document import parse_yaml
 from segpipe.errors import ConfigError, DataError
 from segpipe.files import read_bytes
 
@@ -208,8 +207,10 @@ def _parse_lines(text: str, path: Path) -> list[tuple[str, RGB]]:
 
 def _parse_document(text: str, path: Path) -> list[tuple[str, RGB]]:
     try:
-        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        content = json.loads(text) if path.suffix.lower() == ".json" else parse_yaml(text, path)
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise DataError(f"cannot be read: {error}", where=path) from error
     if isinstance(content, dict) and isinstance(content.get("classes"), list | dict):
         content = content["classes"]

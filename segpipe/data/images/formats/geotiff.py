@@ -33,8 +33,9 @@ def nodata_pixels(array: np.ndarray, content: bytes, where: str) -> npt.NDArray[
     value = _nodata_value(content, where)
     if value is None or array.ndim != 3:
         return None
-    equal = np.isnan(array) if np.isnan(value) else array == value
-    missing: npt.NDArray[np.bool_] = equal.all(axis=2)
+    missing = np.ones(array.shape[:2], bool)
+    for channel in np.moveaxis(array, 2, 0):  # one at a time, which takes less memory
+        missing &= np.isnan(channel) if np.isnan(value) else channel == value
     return missing if missing.any() else None
 
 
@@ -49,9 +50,9 @@ def without_nodata(array: np.ndarray, content: bytes, where: str) -> tuple[np.nd
     missing = nodata_pixels(array, content, where)
     if missing is None:
         return array, []
-    filled = array.copy()
-    valid = array[~missing]
-    filled[missing] = valid.mean(axis=0, dtype=np.float64).astype(array.dtype) if len(valid) else 0
+    filled, valid = array.copy(), ~missing
+    for channel in np.moveaxis(filled, 2, 0):
+        channel[missing] = channel.mean(dtype=np.float64, where=valid).astype(array.dtype) if valid.any() else 0
     return filled, [f"{missing.mean():.1%} of the pixels have no data ({_nodata_value(content, where):g})"]
 
 

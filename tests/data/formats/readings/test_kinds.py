@@ -82,6 +82,19 @@ def test_ids_of_few_instances_are_not_classes(source: Path, data: Path, name: st
     assert set(np.unique(mask_of(items(data)["03"])).tolist()) <= {0, 1}
 
 
+@pytest.mark.parametrize("name", ["always 4 objects, 16 bits", "up to 5 objects, 8 bits"])
+@pytest.mark.parametrize("every", [2, 3, 11])
+def test_grey_images_among_colour_images_are_compared(source: Path, data: Path, name: str, every: int) -> None:
+    def image(number: int) -> np.ndarray:
+        noise = np.random.default_rng(number).integers(0, 256, (*SIZE, 3)).astype(np.uint8)
+        return noise[..., 0] if number % every == 0 else noise
+
+    write(source, INSTANCES[name], image=image)
+    report = import_source(source, data)
+    assert report.reading.kind == "instances"
+    assert report.images == COUNT
+
+
 def coloured(mask: Mask) -> Mask:
     """Return images in which each value has its own colour."""
     return lambda number: np.stack([mask(number) * 60 + 20, 250 - mask(number) * 50, mask(number) * 10 + 5], 2).astype(
