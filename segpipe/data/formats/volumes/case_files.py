@@ -193,16 +193,17 @@ def _side_by_side(folders: dict[Path, list[Path]], source: Path) -> CaseSet | No
 
 def _add(cases: dict[str, Case], name: str, role: str, path: Path, source: Path) -> None:
     if name not in cases:
-        cases[name] = Case(name, split=_split(path.parent, source))
+        cases[name] = Case(name, split=split_of(path.parent, source))
     cases[name].add(role, path)
 
 
 def _case(folder: Path, source: Path) -> Case:
     name = source.name if folder == source else folder.relative_to(source).as_posix()
-    return Case(name, split=_split(folder, source))
+    return Case(name, split=split_of(folder, source))
 
 
-def _split(folder: Path, source: Path) -> str | None:
+def split_of(folder: Path, source: Path) -> str | None:
+    """Return the split that a folder between the source and a case names (`train/`); None if none does."""
     names = folder.relative_to(source).parts
     return next((split for name in names if (split := SPLIT_FOLDERS.get(name.lower()))), None)
 

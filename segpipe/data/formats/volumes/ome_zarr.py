@@ -10,6 +10,7 @@ Images of one plane become TIFF files, stacks become NIfTI files. Only the full 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ import numpy as np
 
 from segpipe.config import DataParams
 from segpipe.data.formats.mask_labels import INSTANCE_CLASSES
-from segpipe.data.formats.pairs import MASK_FOLDERS, SPLIT_FOLDERS
+from segpipe.data.formats.pairs import MASK_FOLDERS
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.reading import Evidence, Variant
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, VolumeDrawing, check_size
+from segpipe.data.formats.volumes.case_files import split_of
 from segpipe.data.images import class_values, encode_nifti, encode_tiff
 from segpipe.data.images.formats.ome_zarr import (
     OmeImage,
@@ -72,15 +74,11 @@ def ome_zarr_variants(probe: SourceProbe, options: ReadOptions) -> list[Variant]
         if options.kind is not None:
             variants.append(Variant(options=chosen, evidence=evidence))
             continue
-        largest = max((_largest(folder) for folder in sample), default=0)
-        if largest <= 1:
-            text = "the labels hold 0 and 1"
+        largest = _largest(sample)
+        kinds = [kind for kind, fits in (("classes", largest <= _MAX_CLASSES), ("instances", largest > 1)) if fits]
+        for kind in kinds:
+            text = f"the labels hold values up to {largest:,}, which may be {kind}"
             more = Evidence(text=text, origin="pixels")
-            variants.append(Variant(options=chosen | {"kind": "classes"}, evidence=(*evidence, more)))
-            continue
-        text = f"the labels hold values up to {largest:,}"
-        for kind in ("classes", "instances") if largest <= _MAX_CLASSES else ("instances",):
-            more = Evidence(text=f"{text}, which may be {kind}", origin="pixels")
             variants.append(Variant(options=chosen | {"kind": kind}, evidence=(*evidence, more)))
     return variants
 
@@ -107,23 +105,27 @@ def read_ome_zarr(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             result.skipped.append((_name(folder, probe.source), str(error)))
     if not images:
         raise DataError(
-            "no images of OME-Zarr", where=probe.source, found=": ".join(result.skipped[0]), fix="see there"
+            "no images of OME-Zarr",
+            where=probe.source,
+            found=": ".join(result.skipped[0]),
+            fix="repair it, or choose another --format",
         )
     chosen, result.channels = _channels([image for image, _ in images], options)
     if result.channels:
         result.notes.append(f"channels: {', '.join(result.channels)}")
     is_instances = options.kind == "instances"
     for image, mask in images:
+        is_stack = plane_count(image) > 1
         content = ZarrContent(image.path, chosen, options.limits)
-        suffix = ".nii.gz" if _is_stack(image) else ".tif"
+        suffix = ".nii.gz" if is_stack else ".tif"
         name = _name(image.path, probe.source)
         path = image.path.with_name(name.rpartition("/")[2] + suffix)
         labels_of = ZarrLabels(mask, is_instances, options.limits) if mask is not None else None
         result.items.append(
             RawItem(
-                name, path, split=_split(image.path, probe.source), content=content,
-                draw=labels_of.draw if labels_of and not _is_stack(image) else None,
-                draw_volume=labels_of if _is_stack(image) else None,
+                name, path, split=split_of(image.path.parent, probe.source), content=content,
+                draw=labels_of.draw if labels_of and not is_stack else None,
+                draw_volume=labels_of if is_stack else None,
             )
         )  # fmt: skip
     result.classes = (
@@ -264,7 +266,7 @@ def _channels(images: list[OmeImage], options: ReadOptions) -> tuple[tuple[str, 
 
 
 def _classes(masks: list[Path], limits: DataParams) -> ClassTable:
-    """Return the classes of the values of all label images; values are sampled from a single image only if there is only one."""
+    """Return the classes of the values of all label images."""
     values: set[int] = {0}
     for mask in masks:
         try:
@@ -276,32 +278,23 @@ def _classes(masks: list[Path], limits: DataParams) -> ClassTable:
         raise ConfigError(
             "too many values for classes", found=len(values), fix="read them as instances: --kind instances"
         )
-    ordered = sorted(values)
-    if len(ordered) == 2:
-        return ClassTable.from_names(["background", "foreground"], ordered)
-    if len(ordered) == 1:
+    if len(values) == 1:
         raise DataError("the labels hold only 0", where="ome-zarr", expected="labels of at least one class")
-    return ClassTable.from_names(["background", *(f"class {value}" for value in ordered[1:])], ordered)
+    ordered = sorted(values)
+    names = ["foreground"] if len(ordered) == 2 else [f"class {value}" for value in ordered[1:]]
+    return ClassTable.from_names(["background", *names], ordered)
 
 
-def _largest(folder: Path) -> int:
-    try:
-        return int(read_ome_array(read_ome_image(folder), DataParams()).max())
-    except DataError:  # drawing it reports the error
-        return 0
-
-
-def _is_stack(image: OmeImage) -> bool:
-    return plane_count(image) > 1
+def _largest(folders: list[Path]) -> int:
+    largest = 0
+    for folder in folders:
+        with contextlib.suppress(DataError):  # drawing it reports the error
+            largest = max(largest, int(read_ome_array(read_ome_image(folder), DataParams()).max()))
+    return largest
 
 
 def _is_in_mask_folder(folder: Path, source: Path) -> bool:
     return any(name.lower() in MASK_FOLDERS for name in folder.relative_to(source).parts[:-1])
-
-
-def _split(folder: Path, source: Path) -> str | None:
-    names = folder.relative_to(source).parts[:-1]
-    return next((split for name in names if (split := SPLIT_FOLDERS.get(name.lower()))), None)
 
 
 def _stem(folder: Path) -> str:
