@@ -1,4 +1,4 @@
-"""What a worker process of the server sets up: its log, and its end if the server's main process is gone."""
+"""Set up a worker process of the server: its log, and its end if the main process of the server is gone."""
 
 from __future__ import annotations
 

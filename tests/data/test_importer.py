@@ -12,7 +12,8 @@ from PIL import Image
 
 from segpipe.config import DataParams, ValidateParams
 from segpipe.data.dataset import load_dataset, load_sample
-from segpipe.data.formats.registry import FORMATS, Format
+from segpipe.data.formats.format import Format
+from segpipe.data.formats.registry import FORMATS
 from segpipe.data.formats.source import Drawing, RawItem, ReadResult
 from segpipe.data.images import encode_png, read_mask
 from segpipe.data.importer import ImportOptions, import_dataset

@@ -65,7 +65,7 @@ def labelme() -> Source:
         {"label": "cell", "shape_type": "rectangle", "points": [[2, 2], [9, 9]], "group_id": 1, "flags": {}},
         {"label": "dirt", "shape_type": "circle", "points": [[20, 12], [22, 12]]},
         {"label": "dirt", "shape_type": "mask", "points": [[24, 3], [29, 7]], "mask": part},
-        {"label": "dirt", "shape_type": "linestrip", "points": [[1, 20], [9, 22]]},
+        {"label": "dirt", "shape_type": "rotation", "points": [[1, 18], [9, 18], [9, 22], [1, 22]]},
     ]
     files: Source = {}
     for name in NAMES:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from segpipe.data.formats.format import Format
 from segpipe.data.formats.masks.palette_files import read_palette
 from segpipe.data.formats.pairs import has_image_folder, is_part
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.expand import Hints, expand_layout
 from segpipe.data.formats.readings.mask_kinds import STORED_PALETTE
 from segpipe.data.formats.readings.reading import Evidence, Reading
-from segpipe.data.formats.registry import AUTO, FORMATS, Format, check_options, find_format
+from segpipe.data.formats.registry import AUTO, FORMATS, check_options, find_format
 from segpipe.data.formats.source import ReadOptions
 from segpipe.data.formats.unread_labels import explain_unread
 from segpipe.data.images import VOLUME_SUFFIXES, suffix_of

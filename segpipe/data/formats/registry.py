@@ -7,9 +7,6 @@ source comes from its `SourceProbe`, which all recognisers and then the reader s
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 from segpipe.data.formats.annotations.coco import read_coco, recognise_coco
 from segpipe.data.formats.annotations.label_studio_json import read_label_studio, recognise_label_studio
@@ -19,6 +16,7 @@ from segpipe.data.formats.annotations.tools.geojson import read_geojson, recogni
 from segpipe.data.formats.annotations.tools.supervisely import read_supervisely, recognise_supervisely
 from segpipe.data.formats.annotations.tools.via import read_via, recognise_via
 from segpipe.data.formats.annotations.yolo_seg import explain_yolo_seg, read_yolo_seg, recognise_yolo_seg
+from segpipe.data.formats.format import COMMON_OPTIONS, MASK_OPTIONS, Format
 from segpipe.data.formats.masks.cityscapes import read_cityscapes, recognise_cityscapes
 from segpipe.data.formats.masks.folder import explain_folder, read_folder, recognise_folder
 from segpipe.data.formats.masks.label_studio_masks import (
@@ -34,57 +32,16 @@ from segpipe.data.formats.masks.paired_list import read_paired_list, recognise_p
 from segpipe.data.formats.masks.paired_names import read_paired_names, recognise_paired_names, variants_of_masks
 from segpipe.data.formats.masks.roboflow_masks import read_roboflow_masks, recognise_roboflow_masks
 from segpipe.data.formats.masks.voc import read_voc, recognise_voc
-from segpipe.data.formats.probe import SourceProbe
-from segpipe.data.formats.readings.reading import Variant
 from segpipe.data.formats.run_length_table import read_run_length_table, recognise_run_length_table
-from segpipe.data.formats.source import PAIRING_FIELDS, MaskKind, ReadOptions, ReadResult
+from segpipe.data.formats.source import PAIRING_FIELDS, ReadOptions
 from segpipe.data.formats.volumes.cases import case_variants, read_cases, recognise_cases
 from segpipe.data.formats.volumes.dicom_series import read_dicom_series, recognise_dicom_series
 from segpipe.data.formats.volumes.nifti_pairs import read_volumes, recognise_volumes
 from segpipe.data.formats.volumes.nnunet import read_nnunet, recognise_msd, recognise_nnunet
 from segpipe.data.formats.volumes.ome_zarr import ome_zarr_variants, read_ome_zarr, recognise_ome_zarr
-from segpipe.errors import ConfigError, DataError
+from segpipe.errors import ConfigError
 
 AUTO = "auto"
-COMMON_OPTIONS = ("exif",)
-"""The options of all layouts with mask files."""
-MASK_OPTIONS = ("kind", "threshold", "palette", "tolerance", "unknown_colours", *COMMON_OPTIONS)
-"""The options of layouts whose mask files may be of any kind."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """A layout that can be imported.
-
-    name: its name for `--format`.
-    summary: its files and folders, in one line.
-    read: returns the items of a source; raises DataError if the source does not have this layout.
-    recognise: returns why a source looks like this layout, in words; None if it does not.
-    options: the names of the `ReadOptions` that `read` uses.
-    rank: if `auto` recognises several layouts, the lowest rank decides. 0 is for folder structures that hardly occur by chance, even if
-        they contain a general layout too; 1 is for the general ones; 2 for what is read only if nothing else fits. Between layouts of
-        the same rank the user decides.
-    in_subfolders: whether the layout is also recognised in subfolders of any name, in one of them or in all together. If several
-        datasets lie side by side, such a layout would take the first one for the whole, so `auto` checks the subfolders.
-    has_mask_files: whether its items have files of masks, whose kind is judged from their pixels.
-    kind: the kind of mask, if the layout defines it. `auto` then leaves it to the pixels whether a source is read so.
-    doubt: returns what speaks against a source that is recognised, and that only the user can confirm; None if nothing does.
-    explain: returns the error that tells why a source that looks like this layout cannot be read; None if there is nothing to tell.
-    variants: returns the ways to read its files, if they leave open which of them is the label, or which of several masks is meant.
-    """
-
-    name: str
-    summary: str
-    read: Callable[[SourceProbe, ReadOptions], ReadResult]
-    recognise: Callable[[SourceProbe], str | None]
-    options: tuple[str, ...] = ()
-    rank: int = 1
-    in_subfolders: Literal["no", "one", "all"] = "no"
-    has_mask_files: bool = False
-    kind: MaskKind | None = None
-    explain: Callable[[SourceProbe], DataError | None] = lambda probe: None
-    doubt: Callable[[SourceProbe], str | None] = lambda probe: None
-    variants: Callable[[SourceProbe, ReadOptions], list[Variant]] = lambda probe, options: [Variant()]
 
 
 FORMATS = {
@@ -234,7 +191,6 @@ FORMATS = {
             "folders of DICOM slices, one volume per series; labels as DICOM SEG, NIfTI or one mask per slice",
             read_dicom_series,
             recognise_dicom_series,
-            rank=0,
         ),
         Format(
             "ome-zarr",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segpipe.data.dataset import CLASSES_FILE
+from segpipe.data.formats.format import Format
 from segpipe.data.formats.masks.palette_files import read_palette
 from segpipe.data.formats.pairs import is_yolo_file
 from segpipe.data.formats.probe import SourceProbe
@@ -14,7 +15,6 @@ from segpipe.data.formats.readings.orientation import Orientation, read_orientat
 from segpipe.data.formats.readings.reading import Evidence, Reading, Variant
 from segpipe.data.formats.readings.sample import MaskSample
 from segpipe.data.formats.readings.value_kinds import KindReading
-from segpipe.data.formats.registry import Format
 from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.errors import SegpipeError
 
