@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from segpipe.data.images.raster import raster_header
 from segpipe.errors import DataError
 
 RGB = tuple[int, int, int]
@@ -130,14 +130,14 @@ def _channel_facts(array: np.ndarray) -> tuple[int, Counter[RGB], np.ndarray]:
 def _header_facts(content: bytes) -> tuple[dict[int, RGB] | None, Counter[int] | None, bool]:
     """Return the palette, the values of alpha, and whether the file is compressed with loss; from a header, except for alpha."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with raster_header(io.BytesIO(content), "the mask") as image:
             is_lossy = image.format in ("JPEG", "MPO")
             alpha = None
             if image.mode in ("RGBA", "LA", "PA"):
                 counts = image.getchannel("A").histogram()
                 alpha = Counter({value: n for value, n in enumerate(counts) if n})
             raw = image.getpalette("RGB") if image.mode == "P" else None
-    except (OSError, ValueError, SyntaxError):
+    except DataError:
         return None, None, False
     if raw is None:
         return None, alpha, is_lossy
@@ -178,13 +178,10 @@ def read_alpha(content: bytes, where: str) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: it has none, or it cannot be decoded.
     """
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode in ("RGBA", "LA", "PA"):
-                return np.asarray(image.getchannel("A"))
-            mode = image.mode
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"cannot be decoded: {error}", where=where, fix="restore the file") from error
+    with raster_header(io.BytesIO(content), where) as image:
+        if image.mode in ("RGBA", "LA", "PA"):
+            return np.asarray(image.getchannel("A"))
+        mode = image.mode
     raise DataError(
         "has no alpha channel", where=where, found=mode, expected="RGBA or grey with alpha", fix="use another --kind"
     )

@@ -64,6 +64,8 @@ ANSWER = RECORD | {
     "lineage": {"plan_hash": "c0ffee"},
     "promoted_at": None,
     "limits": {"max_upload_mb": 32.0, "max_megapixels": 64.0},
+    "example": True,
+    "pending": None,
 }
 FIRST_FACTS = {*RECORD, "engine", "int8", "family", "options", "lineage"}
 LATER_FACTS = DetailedModelRecord.model_fields.keys() - FIRST_FACTS
@@ -112,7 +114,8 @@ def test_an_answer_has_the_same_keys_as_before() -> None:
     answer = ModelAnswer.model_validate(ANSWER)
     assert without_later_facts(answer.model_dump(mode="json")) == ANSWER
     info = ModelInfo.model_validate(answer.values_of(ModelInfo))
-    assert ModelAnswer(limits=Limits(**ANSWER["limits"]), **info.values_of(ModelInfo)) == answer
+    own = {"limits": Limits(**ANSWER["limits"]), "example": True, "pending": None}
+    assert ModelAnswer(**own, **info.values_of(ModelInfo)) == answer
 
 
 def test_a_release_and_an_endpoint_take_the_record_of_a_card() -> None:

@@ -71,6 +71,7 @@ def _check_source(root: Path, source: Path, format: str) -> None:
     """
     from segpipe.data.formats.registry import AUTO, find_format
     from segpipe.errors import ConfigError
+    from segpipe.workspace.paths import Paths
     from segpipe.workspace.root import is_workspace
 
     if format != AUTO:
@@ -79,9 +80,9 @@ def _check_source(root: Path, source: Path, format: str) -> None:
         raise ConfigError(
             "is a workspace, not a folder of labelled images",
             where=source,
-            fix=f"import its data: {shlex.join(['segpipe', 'init', str(root), '--data', str(source / 'data')])}",
+            fix=f"import its data: {shlex.join(['segpipe', 'init', str(root), '--data', str(Paths(source).data)])}",
         )
-    beside_data = is_workspace(root) and source != root and not source.is_relative_to(root / "data")
+    beside_data = is_workspace(root) and source != root and not source.is_relative_to(Paths(root).data)
     if (source.is_relative_to(root) and not beside_data) or root.is_relative_to(source):
         inner, outer = (source, root) if source.is_relative_to(root) else (root, source)
         raise ConfigError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -53,6 +56,21 @@ def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
     """Return a view of an upright image (H, W, C) with the axes of a file that has this orientation."""
     inverse = {6: 8, 8: 6}.get(orientation, orientation)  # all other orientations are their own inverse
     return _UPRIGHT[inverse](upright) if inverse in _UPRIGHT else upright
+
+
+@contextlib.contextmanager
+def raster_header(file: Path | BinaryIO, where: Path | str) -> Iterator[Image.Image]:
+    """Open an image file with Pillow to read its header.
+
+    Args:
+        file: the file, or a stream of its bytes.
+        where: its name in errors.
+
+    Raises:
+        DataError: the file is damaged. Pillow has errors of many types for that.
+    """
+    with decoder_errors_as_data_errors(str(where)), Image.open(file) as image:
+        yield image
 
 
 def decode_raster(content: bytes, where: str, bounds: Bounds, indices: bool) -> tuple[np.ndarray, list[str]]:

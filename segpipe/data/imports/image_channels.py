@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from segpipe.config import DataParams
 from segpipe.data.formats.source import RawItem, ReadResult
 from segpipe.data.images import decode_image, encode_png, encode_tiff, max_bytes, suffix_of
+from segpipe.data.images.raster import raster_header
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
 
@@ -74,11 +74,11 @@ def _stored_kind(item: RawItem) -> To | None:
     if suffix_of(item.image) not in _RASTER_SUFFIXES:
         return None
     try:
-        with Image.open(item.image if item.content is None else io.BytesIO(item.content())) as image:
+        with raster_header(item.image if item.content is None else io.BytesIO(item.content()), item.image) as image:
             if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
                 return None
             return "grey" if image.mode in _GREY_MODES else "rgb" if image.mode in _COLOUR_MODES else None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, DataError):  # the import reports it
+    except DataError:  # the import reports it
         return None
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from segpipe.data.formats.readings.mask_kinds import STORED_PALETTE
 from segpipe.data.formats.source import RawItem
 from segpipe.data.images import suffix_of
+from segpipe.data.images.raster import raster_header
 from segpipe.data.mask_content import MaskReader
 from segpipe.data.mask_facts import RGB
 from segpipe.errors import DataError
@@ -58,11 +57,11 @@ def _stored_palette(path: Path) -> bytes | None:
     if suffix_of(path) not in _PALETTE_SUFFIXES:
         return None
     try:
-        with Image.open(path) as image:
+        with raster_header(path, path) as image:
             if image.mode != "P" or image.palette is None:
                 return None
             mode, content = image.palette.getdata()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # reading the mask reports it
+    except DataError:  # reading the mask reports it
         return None
     if mode.startswith("BGRX"):
         content = b"".join(content[k : k + 3][::-1] for k in range(0, len(content), 4))

@@ -12,6 +12,7 @@ Folders named after splits are splits. Other numbered folders in which the same 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,8 @@ from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.reading import Evidence, Variant
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import is_image_file, stem_of
-from segpipe.errors import ConfigError, DataError, SegpipeError
+from segpipe.data.images.formats.dicom_headers import scan_headers
+from segpipe.errors import ConfigError, DataError, MissingError, SegpipeError
 from segpipe.words import listed
 
 _MAX_SETS = 20_000
@@ -78,11 +80,19 @@ def recognise_paired_names(probe: SourceProbe) -> str | None:
     if theirs and len(theirs) == len(items) and _n_image_files(probe) == len(theirs) + len(items):
         return None  # every file is used
     pairs = find_named_pairs(probe)
-    if not pairs.masks or _are_several_datasets(pairs):
+    if not pairs.masks or _are_several_datasets(pairs) or _are_dicom_segmentations([*pairs.masks.values()]):
         return None
     if len(theirs) >= len(pairs.masks) and not theirs & pairs.rejected:
         return None
     return listed(pairs.notes, 3)
+
+
+def _are_dicom_segmentations(masks: list[Path]) -> bool:
+    """Return whether masks are DICOM SEG objects, which hold the segments of a whole series."""
+    first = [path for path in masks if path.suffix.lower() == ".dcm"][:1]
+    with contextlib.suppress(MissingError):  # pydicom is not installed; reading the masks says so
+        return bool(first and scan_headers(first).segmentations)
+    return False
 
 
 def _n_image_files(probe: SourceProbe) -> int:

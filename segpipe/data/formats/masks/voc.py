@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from segpipe.config import DataParams
 from segpipe.data.formats.masks.palette_files import read_palette, voc_color
@@ -23,6 +22,7 @@ from segpipe.data.formats.masks.palettes import IGNORED_NAMES, Palette, make_pal
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_image, read_mask, stem_of
+from segpipe.data.images.raster import raster_header
 from segpipe.data.splits import SPLITS
 from segpipe.errors import DataError
 from segpipe.files import read_bytes
@@ -222,7 +222,7 @@ def _instance_ids(path: Path, limits: DataParams) -> npt.NDArray[np.uint16]:
 def _is_stored_in_colours(path: Path) -> bool:
     """Return whether an image file stores colours, not one channel or palette indices; only the header is read."""
     try:
-        with Image.open(path) as header:
+        with raster_header(path, path) as header:
             return header.mode in ("RGB", "RGBA", "CMYK", "YCbCr")
-    except (OSError, ValueError, SyntaxError):  # decoding reports the error
+    except DataError:  # decoding reports the error
         return False

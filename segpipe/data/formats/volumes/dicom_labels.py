@@ -17,9 +17,8 @@ from segpipe.data.formats.source import VolumeDrawing
 from segpipe.data.images import SUFFIXES, VOLUME_SUFFIXES, encode_nifti, read_mask, stem_of, suffix_of
 from segpipe.data.images.bounds import decoder_errors_as_data_errors
 from segpipe.data.images.formats.dicom import SeriesGrid, series_grid, series_volume
-from segpipe.data.images.formats.dicom_headers import Series
+from segpipe.data.images.formats.dicom_headers import Series, read_header
 from segpipe.data.images.formats.dicom_seg import draw_segments, segment_names
-from segpipe.data.images.formats.requirement import require
 from segpipe.errors import DataError
 from segpipe.words import listed
 
@@ -143,10 +142,9 @@ class SegmentTable:
 
 
 def _segments(path: Path) -> dict[int, str]:
-    pydicom = require("pydicom", "dicom", str(path))
     try:
         with decoder_errors_as_data_errors(str(path)):
-            return segment_names(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SegmentSequence"]))
+            return segment_names(read_header(path, ["SegmentSequence"]))
     except DataError:
         return {}
 
@@ -255,12 +253,7 @@ def _names_series(path: Path, series: Series, volumes: list[Series], source: Pat
 
 
 def _grid(slices: tuple[Path, ...]) -> SeriesGrid:
-    pydicom = require("pydicom", "dicom", str(slices[0].parent))
-    headers = {}
-    for path in slices:
-        with decoder_errors_as_data_errors(str(path)):
-            headers[path] = pydicom.dcmread(path, stop_before_pixels=True)
-    return series_grid(headers, str(slices[0].parent))
+    return series_grid({path: read_header(path) for path in slices}, str(slices[0].parent))
 
 
 def _encoded(labels: np.ndarray, grid: SeriesGrid) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,30 @@ class HeaderScan:
     skipped: list[tuple[Path, str]] = field(default_factory=list)
 
 
+def read_header(path: Path, tags: list[str] | None = None) -> Any:
+    """Read the header of a DICOM file, without its pixels.
+
+    Args:
+        path: the file.
+        tags: the keywords of the elements that are needed; None for all.
+
+    Returns:
+        The data set of pydicom.
+
+    Raises:
+        MissingError: pydicom is not installed.
+        DataError: the file cannot be read, or is damaged.
+    """
+    pydicom = require("pydicom", "dicom", str(path))
+    with (
+        decoder_errors_as_data_errors(str(path)),
+        path.open("rb") as file,
+        # mapped, because a file object would allocate as many bytes as a damaged header claims
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        return pydicom.dcmread(content, stop_before_pixels=True, specific_tags=tags)
+
+
 def scan_headers(paths: list[Path]) -> HeaderScan:
     """Read the headers of DICOM files, without their pixels.
 
@@ -95,10 +120,9 @@ def scan_headers(paths: list[Path]) -> HeaderScan:
     scan = HeaderScan()
     series: dict[str, Series] = {}
     for path in paths:
-        pydicom = require("pydicom", "dicom", str(path))
         try:
             with decoder_errors_as_data_errors(str(path)):
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+                header = read_header(path, _TAGS)
                 reason = _reason(header)
                 uid = str(header.get("SeriesInstanceUID", ""))
                 _check_values(header)
