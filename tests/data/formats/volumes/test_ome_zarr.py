@@ -169,8 +169,8 @@ def test_several_labels_and_other_channels_are_asked_about(tmp_path: Path) -> No
 def test_faults_are_one_line(tmp_path: Path) -> None:
     several = write_image(tmp_path / "t.zarr", np.zeros((2, 9, 9), np.uint8), "tyx")
     order = write_image(tmp_path / "o.zarr", np.zeros((2, 3, 9, 9), np.uint8), "zcyx")
-    big = write_image(tmp_path / "b.zarr", np.zeros((2000, 900), np.uint8), "yx")
-    small_limits = DataParams(max_megapixels=1.0)
+    big = write_image(tmp_path / "b.zarr", np.zeros((200, 90), np.uint8), "yx")
+    small_limits = DataParams(max_megapixels=0.01)
     for path, words in ((several, "holds several times"), (order, "unusual order"), (big, "too many pixels")):
         with pytest.raises(DataError, match=words) as error:
             read_ome_array(read_ome_image(path), small_limits)
