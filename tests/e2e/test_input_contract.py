@@ -32,7 +32,7 @@ TRAINING = {
 def train(root: Path, source: Path, candidate: dict[str, str]) -> Path:
     """Import a source into a new workspace, and train one small network; return the workspace."""
     run("segpipe", "init", root, "--data", source, cwd=root.parent)
-    set_params(root / "params.yaml", {**TRAINING, "candidates": {"a": candidate}})
+    set_params(root, {**TRAINING, "candidates": {"a": candidate}})
     run("git", "commit", "-qam", "A short training", cwd=root)
     run("segpipe", "run", cwd=root)
     return root
