@@ -176,7 +176,7 @@ def score_champion(
         The champion; without scores, but with the reason, if it does not fit the data, or if the engine is unknown.
     """
     from segpipe.data.shards import ShardReader
-    from segpipe.inference.class_order import with_class_order
+    from segpipe.gates.class_order import with_class_order
     from segpipe.inference.scoring import bundle_for_scoring
 
     version, reader = released.version, ShardReader(shards, "test")

@@ -126,7 +126,7 @@ def _overlaid(
         step = max(1, max(image.shape[-3:-1]) // _MAX_EDGE_DRAWN)
         image = image[..., ::step, ::step, :].copy()  # so that the memory of a large one is free
         if drawing.instances is not None:
-            legend["outlines: one colour for each instance"] = (_PAPER, _PAPER, _PAPER)
+            legend["outlines of single instances"] = (_PAPER, _PAPER, _PAPER)
             return outline_instances(image, drawing.instances[..., ::step, ::step])
         ids, colors, values = _as_ids(drawing.mask[..., ::step, ::step], classes, ignored)
         names = {spec.value: spec.name for spec in classes.classes} if classes else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segpipe.inference.class_order import with_class_order
+from segpipe.gates.class_order import with_class_order
 from segpipe.inference.cleaning import Cleaning
 from tests.worlds.bundles import CLASSES, toy_image, toy_segmenter
 
