@@ -16,13 +16,14 @@ from prefect import flow, get_run_logger
 
 
 @flow(name="promote", persist_result=False)
-def promote(version: str, root: str = ".", stage: str | None = None) -> str:
+def promote(version: str, root: str = ".", stage: str | None = None, reason: str | None = None) -> str:
     """Make a version live in a stage.
 
     Args:
         version: such as "v0.2.0".
         root: the workspace, or a folder in it.
         stage: by default release.stage of params.yaml.
+        reason: why; kept in the tag.
 
     Returns:
         The version that was live before, or "".
@@ -30,6 +31,6 @@ def promote(version: str, root: str = ".", stage: str | None = None) -> str:
     folder = find_root(Path(root))
     stage = stage or load_params(folder).release.stage
     before = promotion.live(folder, stage) or ""
-    promotion.promote(folder, version, stage)
+    promotion.promote(folder, version, stage, reason)
     get_run_logger().info(f"{version} is live in {stage} (before: {before or 'nothing'})")
     return before

@@ -130,6 +130,16 @@ def write_json(target: Path, content: Any) -> None:
     write_text(target, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def user_cache(name: str) -> Path:
+    """Return a folder for what workspaces share and what may be deleted: `~/.cache/segpipe/NAME`, or below XDG_CACHE_HOME.
+
+    Args:
+        name: the name of the folder.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "segpipe" / name
+
+
 def read_bytes(path: Path, max_bytes: int) -> bytes:
     """Read an untrusted file, up to a size limit.
 

@@ -83,7 +83,7 @@ class PendingSwap(BaseModel):
     version: str | None
     """The version that the endpoint file names; null if the file cannot be read."""
     error: str
-    """Why it could not be loaded."""
+    """Why it could not be loaded, in short; the log of the server has the whole error."""
     attempts: int
     """How often it was tried."""
 
@@ -162,7 +162,9 @@ class ModelHolder:
             version = Endpoint.read(endpoint).version
         except SegpipeError:
             version = None
-        self.pending = PendingSwap(version=version, error=str(error), attempts=attempts)
+        # anyone may read it, and the whole text of an error has paths of the server, which only the log shows
+        reason = error.what if isinstance(error, SegpipeError) else type(error).__name__
+        self.pending = PendingSwap(version=version, error=reason, attempts=attempts)
         self._retry_at = time.monotonic() + min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 10))
 
     def _load_endpoint(self, path: Path) -> LoadedModel:

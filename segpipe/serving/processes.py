@@ -15,26 +15,21 @@ _POLL_S = 1.0
 
 def show_log() -> None:
     """Print the messages of segpipe from level INFO on, each with its time; such as which version is live now."""
-    root = logging.getLogger("segpipe")
-    if not root.handlers:
+    logger = logging.getLogger("segpipe")
+    if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        root.addHandler(handler)
-        root.propagate = False
-    root.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(logging.INFO)
 
 
-def end_with_parent() -> threading.Thread:
+def end_with_parent() -> None:
     """End this process when its parent ends, also if the parent was killed.
 
     Otherwise, the workers of a server whose main process was killed would keep its port.
-
-    Returns:
-        The thread that watches the parent.
     """
-    thread = threading.Thread(target=_watch_parent, args=(os.getppid(),), name="parent-watch", daemon=True)
-    thread.start()
-    return thread
+    threading.Thread(target=_watch_parent, args=(os.getppid(),), name="parent-watch", daemon=True).start()
 
 
 def _watch_parent(parent: int) -> None:

@@ -187,6 +187,7 @@ def test_demo_workspace(commands, demo, background, tmp_path):
         release_second(demo)
     run("segpipe", "promote", "v0.2.0", cwd=demo.root)  # a rollback needs a version that was live before another one
     run_all(commands, demo.root, background, tmp_path)
+    assert len(json.loads(run("segpipe", "models", "--json", cwd=demo.root).out)) >= 2, "no command removes a release"
 
 
 @pytest.mark.parametrize("commands", commands_of(ROOT, "prefect"))

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from segpipe.errors import ConfigError, DataError, GateBlocked, MissingError
 from segpipe.files import sha256_bytes
@@ -73,6 +74,9 @@ def test_the_life_of_two_versions(root: Path, bundles: list[Path]) -> None:
     card = Card.read(bundles[1])
     assert (release.engine, release.int8) == (card.engine, card.int8) and release.engine
     assert release.commit == git(root, "rev-parse", "segmenter@v0.2.0^{commit}")
+    bento = root / ".segpipe" / "built" / "v0.2.0"
+    assert json.loads((bento / "src" / "build.json").read_text())["git_commit"] == release.commit
+    assert yaml.safe_load((bento / "bento.yaml").read_text())["labels"]["git_commit"] == release.commit
     assert json.loads((root / ".segpipe" / "releases" / "v0.2.0" / "release.json").read_text()) == release.record()
 
 

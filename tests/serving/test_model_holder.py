@@ -88,6 +88,7 @@ def test_a_release_that_cannot_be_loaded_is_tried_again(
         with pytest.raises(DataError, match="not the one that was released"):
             holder.refresh()
         assert holder.pending is not None and (holder.pending.version, holder.pending.attempts) == ("v0.2.0", attempt)
+        assert holder.pending.error == "the bundle is not the one that was released", "without paths of the server"
         now[0] += pause - 0.1
         assert holder.refresh() is False, "not yet"
         now[0] += 0.1

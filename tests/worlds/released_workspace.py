@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from segpipe.files import write_json, write_text
 from segpipe.release import registry
 from segpipe.release.packaging.blessing import BlessReport
 from segpipe.workspace.git import git
@@ -107,4 +108,8 @@ def make(root: Path, bundle: Path | None = None) -> str:
         p95_ms=2.5,
         startup_s=3.0,
     )
-    return registry.release(root, version, report, Path(f"bentos/segmenter/{version}")).version
+    bento = root / ".segpipe" / "built" / version
+    (bento / "src").mkdir(parents=True)
+    write_json(bento / "src" / "build.json", {"version": version, "git_commit": "of the run"})
+    write_text(bento / "bento.yaml", "labels: {git_commit: of the run}\n")
+    return registry.release(root, version, report, bento).version

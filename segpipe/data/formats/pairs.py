@@ -15,6 +15,7 @@ from pathlib import Path
 
 from segpipe.data.dataset import CLASSES_FILE, SAMPLES_FILE, read_samples
 from segpipe.data.dataset_file import read_dataset_file
+from segpipe.data.formats.folder_names import IMAGE_FOLDERS, MASK_ENDINGS, MASK_FOLDERS, SPLIT_FOLDERS
 from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.name_pairs import mask_stem, no_mask_error, pair_by_core, prefix_is_on_images
 from segpipe.data.formats.name_patterns import pair_by_patterns
@@ -23,44 +24,10 @@ from segpipe.data.images import is_image_file, stem_of
 from segpipe.data.yaml_document import read_yaml
 from segpipe.errors import ConfigError, DataError
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "inputs", "input")
-MASK_FOLDERS = (
-    "masks",
-    "mask",
-    "labels",
-    "label",
-    "annotations",
-    "annotation",
-    "gt",
-    "groundtruth",
-    "ground_truth",
-    "targets",
-    "target",
-)
-MASK_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_target")
-"""The possible texts after the image's name in the name of its mask."""
-
 _MAX_YAML_BYTES = 1 << 20
-
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""Names of folders that hold a split, and the split."""
-
 
 Part = tuple[str | None, Path, Path | None]
 """A part of a source: its split, its folder of images and its folder of masks."""
-
-
-def is_part(name: str) -> bool:
-    """Return whether a folder is named like a part of a dataset (train2017, images, annotations), not like a whole dataset."""
-    return name.lower().rstrip("0123456789") in (*IMAGE_FOLDERS, *MASK_FOLDERS, *SPLIT_FOLDERS)
 
 
 def has_image_folder(listing: FolderListing, source: Path) -> bool:

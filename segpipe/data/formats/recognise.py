@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from segpipe.data.formats.folder_names import is_part
 from segpipe.data.formats.format import Format
 from segpipe.data.formats.masks.palette_files import read_palette
-from segpipe.data.formats.pairs import has_image_folder, is_part
+from segpipe.data.formats.pairs import has_image_folder
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.expand import Hints, expand_layout
 from segpipe.data.formats.readings.mask_kinds import STORED_PALETTE

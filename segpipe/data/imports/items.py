@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from segpipe.config import SplitParams
+from segpipe.data.formats.folder_names import IMAGE_FOLDERS, SPLIT_FOLDERS
 from segpipe.data.formats.name_patterns import NamePattern
-from segpipe.data.formats.pairs import IMAGE_FOLDERS, SPLIT_FOLDERS
 from segpipe.data.formats.source import RawItem, ReadResult
 from segpipe.data.metadata_table import ImageTable, find_table
 from segpipe.data.splits import SPLITS, assign_split

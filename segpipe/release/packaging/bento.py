@@ -91,8 +91,6 @@ def record_commit(bento: Path, commit: str) -> None:
         commit: the commit of the release.
     """
     build, manifest = bento / "src" / BUILD_FILE, bento / _MANIFEST
-    if not build.exists():
-        return
     write_json(build, read_json(build) | {_COMMIT: commit})
     content = yaml.safe_load(read_bytes(manifest, 1 << 24))
     content["labels"][_COMMIT] = commit

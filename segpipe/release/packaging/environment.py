@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from segpipe.errors import MissingError
-from segpipe.files import read_bytes, sha256_bytes, write_text
+from segpipe.files import read_bytes, sha256_bytes, user_cache, write_text
 
 VARIABLE = "SEGPIPE_BENTO_ENVIRONMENTS"
 """The environment variable that names another folder for the environments."""
@@ -27,10 +27,8 @@ _COMPLETE = "complete"
 
 def environments_folder() -> Path:
     """Return the folder of the environments: `~/.cache/segpipe/bento-environments`, or as `SEGPIPE_BENTO_ENVIRONMENTS` says."""
-    if setting := os.environ.get(VARIABLE):
-        return Path(setting)
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "segpipe" / "bento-environments"
+    setting = os.environ.get(VARIABLE)
+    return Path(setting) if setting else user_cache("bento-environments")
 
 
 def environment_python(bento: Path) -> Path:

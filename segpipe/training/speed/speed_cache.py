@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from segpipe.errors import SegpipeError
-from segpipe.files import sha256_bytes, write_text
+from segpipe.files import sha256_bytes, user_cache, write_text
 from segpipe.json_models import read_model
 from segpipe.progress import say
 from segpipe.training.machine import available_cores, this_machine
@@ -85,10 +85,7 @@ def cache_folder() -> Path | None:
     setting = os.environ.get(VARIABLE, "")
     if setting.lower() == _OFF:
         return None
-    if setting:
-        return Path(setting)
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "segpipe" / "speeds"
+    return Path(setting) if setting else user_cache("speeds")
 
 
 def speed_key(plan: RecipePlan, settings: TrainParams, device: str, comparison: Comparison = "none") -> SpeedKey:

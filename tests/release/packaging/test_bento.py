@@ -103,6 +103,12 @@ def test_packages_are_pinned_to_the_installed_versions() -> None:
     assert pinned["service"] == "x"
 
 
+def test_local_versions_are_not_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package index has no torch 2.9.0+cpu."""
+    monkeypatch.setattr("segpipe.release.packaging.bento.importlib.metadata.version", lambda _: "2.9.0+cpu")
+    assert yaml.safe_load(pin_packages("python: {packages: []}", ["torch"]))["python"]["packages"] == ["torch==2.9.0"]
+
+
 def test_the_bentofile_names_dependencies_of_segpipe(repo_root: Path) -> None:
     """Every package of the bentofile is a dependency of segpipe, with the same version range."""
     import tomllib

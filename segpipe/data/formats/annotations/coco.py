@@ -31,8 +31,8 @@ from segpipe.data.formats.annotations.coco_entries import Entries, ImageEntry, S
 from segpipe.data.formats.annotations.json_document import peek, read_document
 from segpipe.data.formats.annotations.listed_images import find_listed
 from segpipe.data.formats.annotations.painter import Painter
+from segpipe.data.formats.folder_names import is_part
 from segpipe.data.formats.listing import FolderListing
-from segpipe.data.formats.pairs import is_part
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import is_image_file, read_size, stem_of

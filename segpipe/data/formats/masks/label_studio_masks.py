@@ -166,13 +166,7 @@ def _problem(probe: SourceProbe) -> DataError | None:
     if _image_names(probe, ReadResult([])):
         return None
     if len(tasks) != len(images):
-        return DataError(
-            "cannot tell which mask belongs to which image",
-            where=probe.source,
-            found=f"masks of {len(tasks)} tasks, and {len(images)} images",
-            expected="a list that says which task shows which image",
-            fix=_ADVICE,
-        )
+        return _unpaired(probe, f"masks of {len(tasks)} tasks, and {len(images)} images")
     by_task = {brush.task: brush.path for brush in reversed(brushes)}
     for task, image in list(_pairs_in_order(brushes, images).items())[:_MAX_SIZES_COMPARED]:
         try:
@@ -180,14 +174,19 @@ def _problem(probe: SourceProbe) -> DataError | None:
         except DataError:  # the import reports it
             continue
         if sizes[0] != sizes[1]:
-            return DataError(
-                "cannot tell which mask belongs to which image",
-                where=probe.source,
-                found=f"in their order, masks and images differ in size ({by_task[task].name} and {image.name})",
-                expected="a list that says which task shows which image",
-                fix=_ADVICE,
-            )
+            names = f"{by_task[task].name} and {image.name}"
+            return _unpaired(probe, f"in their order, masks and images differ in size ({names})")
     return None
+
+
+def _unpaired(probe: SourceProbe, found: str) -> DataError:
+    return DataError(
+        "cannot tell which mask belongs to which image",
+        where=probe.source,
+        found=found,
+        expected="a list that says which task shows which image",
+        fix=_ADVICE,
+    )
 
 
 def _has_brushes(probe: SourceProbe) -> bool:

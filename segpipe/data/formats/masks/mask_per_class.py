@@ -18,10 +18,11 @@ import numpy as np
 from segpipe.config import DataParams
 from segpipe.data.classes import is_background, overlapping_table
 from segpipe.data.dataset import CLASSES_FILE, read_classes
+from segpipe.data.formats.folder_names import IMAGE_FOLDERS, MASK_FOLDERS, SPLIT_FOLDERS
 from segpipe.data.formats.listing import FolderListing
 from segpipe.data.formats.masks.name_words import mask_words
 from segpipe.data.formats.masks.palettes import IGNORED_NAMES
-from segpipe.data.formats.pairs import IMAGE_FOLDERS, MASK_FOLDERS, SPLIT_FOLDERS, read_tables
+from segpipe.data.formats.pairs import read_tables
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, check_size
 from segpipe.data.images import read_image, stem_of

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
-from segpipe.data.formats.pairs import SPLIT_FOLDERS
+from segpipe.data.formats.folder_names import SPLIT_FOLDERS
 
 Role = Literal["image", "mask"]
 

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from segpipe.data.classes import is_background
-from segpipe.data.formats.pairs import SPLIT_FOLDERS
+from segpipe.data.formats.folder_names import SPLIT_FOLDERS
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import RawItem, ReadOptions, ReadResult
 from segpipe.data.images import stem_of

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segpipe.data.formats.folder_names import SPLIT_FOLDERS
 from segpipe.data.formats.listing import FolderListing
-from segpipe.data.formats.pairs import SPLIT_FOLDERS
 from segpipe.data.images import VOLUME_SUFFIXES, stem_of, suffix_of
 
 MIN_SHARE = 0.2

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from segpipe.config import DataParams
-from segpipe.data.formats.pairs import MASK_ENDINGS
+from segpipe.data.formats.folder_names import MASK_ENDINGS
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import VolumeDrawing
 from segpipe.data.images import SUFFIXES, VOLUME_SUFFIXES, encode_nifti, read_mask, stem_of, suffix_of

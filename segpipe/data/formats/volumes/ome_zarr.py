@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from segpipe.config import DataParams
+from segpipe.data.formats.folder_names import MASK_FOLDERS
 from segpipe.data.formats.mask_labels import INSTANCE_CLASSES
-from segpipe.data.formats.pairs import MASK_FOLDERS
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.readings.reading import Evidence, Variant
 from segpipe.data.formats.source import Drawing, RawItem, ReadOptions, ReadResult, VolumeDrawing, check_size

@@ -40,7 +40,7 @@ from segpipe.data.formats.annotations.tools.labelled_images import (
     add_items,
     parse_hex_color,
 )
-from segpipe.data.formats.pairs import SPLIT_FOLDERS
+from segpipe.data.formats.folder_names import SPLIT_FOLDERS
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.errors import DataError
@@ -122,9 +122,7 @@ def read_cvat(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     for file in videos:
         group = file.path.parent.name if len(videos) >= _MIN_VIDEOS_FOR_GROUPS else None
         images += add_frames(file.tracks, file.video, file.path, finder, result, counts, group)
-    counts += finder.counts
-    result.notes += [f"{text}: {count}" for text, count in sorted(counts.items()) if count]
-    add_items(result, images, labels, source, options)
+    add_items(result, images, labels, counts + finder.counts, source, options)
     return result
 
 

@@ -30,7 +30,7 @@ from segpipe.data.formats.annotations.tools.labelled_images import (
     is_ignored_label,
 )
 from segpipe.data.formats.annotations.tools.outlines import with_holes
-from segpipe.data.formats.pairs import SPLIT_FOLDERS
+from segpipe.data.formats.folder_names import SPLIT_FOLDERS
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.errors import DataError
@@ -115,9 +115,7 @@ def read_geojson(probe: SourceProbe, options: ReadOptions) -> ReadResult:
         if feature.label and not _is_region(feature.label):
             labels.add(_label(feature.label), feature.color)
     images = [_labelled_image(file, finder, result, counts) for file in files]
-    counts += finder.counts
-    result.notes += [f"{text}: {count}" for text, count in sorted(counts.items()) if count]
-    add_items(result, images, labels, source, options)
+    add_items(result, images, labels, counts + finder.counts, source, options)
     return result
 
 

@@ -97,9 +97,14 @@ def is_ignored_label(label: str) -> bool:
 
 
 def add_items(
-    result: ReadResult, images: Sequence[LabelledImage], labels: LabelTable, where: Path, options: ReadOptions
+    result: ReadResult,
+    images: Sequence[LabelledImage],
+    labels: LabelTable,
+    counts: Counter[str],
+    where: Path,
+    options: ReadOptions,
 ) -> None:
-    """Add the images to a result, with painters of their shapes and with the class table.
+    """Add the images to a result, with painters of their shapes, the class table, and notes of what was counted.
 
     Classes are the labels of the tool in its order, then other labels in the order of their names. Labels such as `ignore` mark
     ignored pixels; one named `background` is the background.
@@ -108,12 +113,14 @@ def add_items(
         result: gets the items, the class table and notes.
         images: the images; those that occur several times are merged if their shapes are the same.
         labels: the labels that the tool defines; those of shapes that are not drawn are left out.
+        counts: how often something happened, by its description.
         where: the annotation file or the source, for errors.
         options: with `overlapping`, a pixel may have several classes.
 
     Raises:
         DataError: no image is left; no shape of a class is left, so that everything would be background; or there are too many classes.
     """
+    result.notes += [f"{text}: {count}" for text, count in sorted(counts.items()) if count]
     images = _without_repeated(images, result)
     if not images:
         reason = ": ".join(result.skipped[0]) if result.skipped else "no image in the annotations"

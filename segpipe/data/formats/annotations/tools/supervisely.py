@@ -39,7 +39,7 @@ from segpipe.data.formats.annotations.tools.labelled_images import (
     parse_hex_color,
 )
 from segpipe.data.formats.annotations.tools.outlines import box_outline, with_holes
-from segpipe.data.formats.pairs import SPLIT_FOLDERS
+from segpipe.data.formats.folder_names import SPLIT_FOLDERS
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.data.images.bounds import decoder_errors_as_data_errors
@@ -104,9 +104,7 @@ def read_supervisely(probe: SourceProbe, options: ReadOptions) -> ReadResult:
             expected="DATASET/img/a.jpg and DATASET/ann/a.jpg.json",
             fix="download the project in the format Supervisely, or choose another --format",
         )
-    counts += finder.counts
-    result.notes += [f"{text}: {count}" for text, count in sorted(counts.items()) if count]
-    add_items(result, images, labels, source, options)
+    add_items(result, images, labels, counts + finder.counts, source, options)
     return result
 
 

@@ -37,7 +37,7 @@ from segpipe.data.formats.annotations.tools.labelled_images import (
     add_items,
 )
 from segpipe.data.formats.annotations.tools.outlines import box_outline, ellipse_outline, with_holes
-from segpipe.data.formats.pairs import SPLIT_FOLDERS
+from segpipe.data.formats.folder_names import SPLIT_FOLDERS
 from segpipe.data.formats.probe import SourceProbe
 from segpipe.data.formats.source import ReadOptions, ReadResult
 from segpipe.errors import DataError
@@ -130,9 +130,7 @@ def read_via(probe: SourceProbe, options: ReadOptions) -> ReadResult:
     for entry in entries:
         image = _labelled_image(entry, attribute, finder, result, counts)
         images += [image] if image else []
-    counts += finder.counts
-    result.notes += [f"{text}: {count}" for text, count in sorted(counts.items()) if count]
-    add_items(result, images, LabelTable(), source, options)
+    add_items(result, images, LabelTable(), counts + finder.counts, source, options)
     return result
 
 
